@@ -1,0 +1,1 @@
+"""Which model the release gate compares with."""

@@ -1,0 +1,61 @@
+"""Labelled images in memory, and the choice of those that calibrate a quantised model."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trainer_module.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# TensorFlow's guide to post-training quantisation asks for 100 to 500 samples.
+REPRESENTATIVE_IMAGES = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledImages:
+    """One split.
+
+    Attributes:
+        images: uint8 RGB pixels [N, S, S, 3].
+        labels: int64 class indices [N].
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def choose_representative(train: LabelledImages, seed: int, count: int = REPRESENTATIVE_IMAGES) -> np.ndarray:
+    """Chooses calibration images, as many of each class as the classes allow.
+
+    Args:
+        train: Images that the model was trained on.
+        seed: Same seed and data, same images.
+        count: Most images to choose.
+
+    Returns:
+        uint8 images [M, S, S, 3] with M = min(count, N).
+
+    Raises:
+        UserError: There is no image to choose from.
+    """
+    if not len(train.images):
+        raise UserError(
+            "compression.stages: quantize needs training images to calibrate with, and the train split is empty; "
+            "give the train split at least one image per class"
+        )
+    chosen = list(_by_turns(train.labels, np.random.default_rng(seed)))[:count]
+    return train.images[chosen]
+
+
+def _by_turns(labels: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
+    shuffled = rng.permutation(len(labels))
+    queues = [list(shuffled[labels[shuffled] == label]) for label in np.unique(labels)]
+    while queues:
+        for queue in queues:
+            yield int(queue.pop())
+        queues = [queue for queue in queues if queue]

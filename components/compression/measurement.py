@@ -1,0 +1,112 @@
+"""What a variant costs and what it is worth, measured on its bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from components.compression.flatbuffer import ModelFile
+from components.compression.interpreter import TFLiteClassifier
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_WARM_UP_RUNS = 5
+_LEAST_RUNS = 5
+_MOST_RUNS = 200
+_ENOUGH_SECONDS = 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """The figures of one variant.
+
+    Attributes:
+        bytes: Size of the file.
+        deflated_bytes: Size after zlib at level 9, which is what a download or an app package takes.
+        accuracy: Top-1 accuracy on the validation images, in [0, 1].
+        agreement: Share of validation images for which the top-1 class is that of the float parent.
+        latency_ms: Median milliseconds for one image on one thread.
+        latency_p95_ms: 95th percentile of the same.
+        latency_all_threads_ms: Median milliseconds for one image with a thread for every core of the machine.
+        sparsity: Share of zeros among the weights.
+        unique_weights: Most distinct values in one weight tensor.
+    """
+
+    bytes: int
+    deflated_bytes: int
+    accuracy: float
+    agreement: float
+    latency_ms: float
+    latency_p95_ms: float
+    latency_all_threads_ms: float
+    sparsity: float
+    unique_weights: int
+
+
+def measure(
+    path: Path, probabilities: np.ndarray, labels: np.ndarray, parent: np.ndarray, image: np.ndarray
+) -> Measurement:
+    """Measures one variant.
+
+    Args:
+        path: The .tflite file.
+        probabilities: Its predictions for the validation images, [N, C].
+        labels: Their classes, [N].
+        parent: The float parent's predictions for them, [N, C].
+        image: uint8 [S, S, 3], the image to time with.
+
+    Returns:
+        All figures.
+    """
+    content = path.read_bytes()
+    model_file = ModelFile(path)
+    one_thread = time_predictions(TFLiteClassifier(path), image)
+    all_threads = time_predictions(TFLiteClassifier(path, threads=available_cores()), image)
+    return Measurement(
+        bytes=len(content),
+        deflated_bytes=len(zlib.compress(content, level=9)),
+        accuracy=top1_accuracy(probabilities, labels),
+        agreement=top1_accuracy(probabilities, parent.argmax(axis=1)),
+        latency_ms=float(np.median(one_thread)),
+        latency_p95_ms=float(np.percentile(one_thread, 95)),
+        latency_all_threads_ms=float(np.median(all_threads)),
+        sparsity=model_file.sparsity(),
+        unique_weights=model_file.unique_weights(),
+    )
+
+
+def top1_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Share of rows of `probabilities` [N, C], N > 0, whose largest entry is at the index in `labels` [N]."""
+    return float(np.mean(probabilities.argmax(axis=1) == labels))
+
+
+def time_predictions(classifier: TFLiteClassifier, image: np.ndarray) -> np.ndarray:
+    """Times single predictions after a warm-up, until 0.3 s or 200 runs are reached.
+
+    Args:
+        classifier: The loaded variant.
+        image: uint8 [S, S, 3].
+
+    Returns:
+        Milliseconds of each run, copying the encoded image in and the answer out included.
+    """
+    encoded = classifier.encode(image[np.newaxis])
+    for _ in range(_WARM_UP_RUNS):
+        classifier.run(encoded)
+    seconds: list[float] = []
+    while len(seconds) < _LEAST_RUNS or (len(seconds) < _MOST_RUNS and sum(seconds) < _ENOUGH_SECONDS):
+        start = time.perf_counter()
+        classifier.run(encoded)
+        seconds.append(time.perf_counter() - start)
+    return np.array(seconds) * 1000
+
+
+def available_cores() -> int:
+    """Number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,96 @@
+"""The choice of the variant that ships: the smallest file inside the budget."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from trainer_module.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from components.compression.measurement import Measurement
+
+# Differences of accuracies such as 0.95 - 0.94 are off by some 1e-17, which must not decide.
+_ROUNDING = 1e-9
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What the shipped model may cost.
+
+    Attributes:
+        max_accuracy_drop: How far the validation accuracy may be below the float parent's, as a share: 0.01 is one
+            percentage point.
+        max_bytes: Largest file, None for any.
+        max_latency_ms: Longest median time for one image on one thread, None for any.
+    """
+
+    max_accuracy_drop: float
+    max_bytes: int | None = None
+    max_latency_ms: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Excess:
+    """One limit that a variant is over.
+
+    Attributes:
+        amount: How far it is over, as a share of the limit (for the accuracy drop: as a share of all images).
+        reason: The same in words, with the setting's key.
+    """
+
+    amount: float
+    reason: str
+
+
+def excesses(measurement: Measurement, parent_accuracy: float, budget: Budget) -> list[Excess]:
+    """Compares a variant with the budget.
+
+    Args:
+        measurement: Figures of the variant.
+        parent_accuracy: Validation accuracy of the float parent.
+        budget: The limits.
+
+    Returns:
+        The limits it is over; none if it fits.
+    """
+    found = []
+    drop = parent_accuracy - measurement.accuracy
+    if drop > budget.max_accuracy_drop + _ROUNDING:
+        reason = f"accuracy drop {drop:.4f} > compression.budget.max_accuracy_drop {budget.max_accuracy_drop:g}"
+        found.append(Excess(drop - budget.max_accuracy_drop, reason))
+    if budget.max_bytes is not None and measurement.bytes > budget.max_bytes:
+        reason = f"{measurement.bytes} bytes > compression.budget.max_bytes {budget.max_bytes}"
+        found.append(Excess(measurement.bytes / budget.max_bytes - 1, reason))
+    if budget.max_latency_ms is not None and measurement.latency_ms > budget.max_latency_ms:
+        reason = f"{measurement.latency_ms:.3g} ms > compression.budget.max_latency_ms {budget.max_latency_ms:g}"
+        found.append(Excess(measurement.latency_ms / budget.max_latency_ms - 1, reason))
+    return found
+
+
+def select(measurements: Mapping[str, Measurement], parent_accuracy: float, budget: Budget) -> str:
+    """Chooses the smallest variant inside the budget; of equally small ones the more accurate.
+
+    Args:
+        measurements: Figures of every variant that passed its checks, by name; not empty.
+        parent_accuracy: Validation accuracy of the float parent.
+        budget: The limits.
+
+    Returns:
+        Name of the variant.
+
+    Raises:
+        UserError: None fits; the message names the nearest miss and which settings to relax.
+    """
+    over = {name: excesses(measurement, parent_accuracy, budget) for name, measurement in measurements.items()}
+    fitting = [name for name, found in over.items() if not found]
+    if fitting:
+        return min(fitting, key=lambda name: (measurements[name].bytes, -measurements[name].accuracy))
+    nearest = min(over, key=lambda name: max(excess.amount for excess in over[name]))
+    reasons = " and ".join(excess.reason for excess in over[nearest])
+    raise UserError(
+        f"compression: none of the variants {', '.join(measurements)} fits the budget; the nearest is {nearest}: "
+        f"{reasons}; relax that limit, or train a smaller or more accurate model"
+    )

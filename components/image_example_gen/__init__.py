@@ -1,0 +1,1 @@
+"""Ingest: from a folder of labelled photos to sharded tf.Example records."""

@@ -1,0 +1,1 @@
+"""What ingest does, one subject a module. Knows TensorFlow and Pillow, nothing of TFX or Beam."""

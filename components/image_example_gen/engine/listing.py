@@ -1,0 +1,254 @@
+"""Finding the images, their classes and their splits in a folder."""
+
+import hashlib
+import os
+import stat
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from components.image_example_gen.engine.quarantine import Quarantined, printable
+from trainer_module.errors import UserError
+from trainer_module.features import TEST_SPLIT, TRAIN_SPLIT, VALIDATION_SPLIT
+
+_READABLE = ".jpg .jpeg .jpe .jfif .png .apng .gif .bmp .dib .tif .tiff .webp .avif .pbm .pgm .ppm .pnm .jp2 .j2k .jpx"
+# Other formats that people keep photos in: such files are quarantined, so that they do not go unnoticed.
+_OTHER = ".heic .heif .jxl .ico .icns .tga .psd .xcf .svg .eps .exr .hdr .raw .dng .cr2 .cr3 .nef .arw .orf .rw2"
+IMAGE_EXTENSIONS = frozenset(f"{_READABLE} {_OTHER}".split())
+
+_SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
+_SPLIT_OF_FOLDER = {
+    "train": TRAIN_SPLIT,
+    "validation": VALIDATION_SPLIT,
+    "valid": VALIDATION_SPLIT,
+    "val": VALIDATION_SPLIT,
+    "test": TEST_SPLIT,
+}
+
+_HIDDEN = "hidden file or folder"
+_SYSTEM = "system file or folder"
+_NO_IMAGE = "name without an image extension"
+_NO_CLASS = "lies in no class folder"
+
+_LAYOUT = "the data folder must hold one folder of images per class"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A file that is to be read.
+
+    Attributes:
+        path: path relative to the data folder, separated by "/"; bytes that are no UTF-8 are kept as surrogates.
+        class_name: name of the class folder, in Unicode's composed form (macOS hands out the decomposed one).
+        split: the split whose folder the file lies in, or None where a hash decides.
+        size: bytes.
+        mtime_ns: time of the last change, nanoseconds since the epoch.
+    """
+
+    path: str
+    class_name: str
+    split: str | None
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Everything that was seen in a data folder.
+
+    Attributes:
+        root: absolute path of the data folder.
+        files: the files to read, ordered by the bytes of their paths.
+        quarantined: files that carry an image's extension but cannot be read, in the same order.
+        ignored: number of other files and folders passed over, by reason.
+        empty_classes: names of the class folders without a file to read.
+        shared_folders: names of the folders that every class folder holds; where there are some, they rather than the
+            folders above them may be meant as classes.
+    """
+
+    root: Path
+    files: tuple[ImageFile, ...]
+    quarantined: tuple[Quarantined, ...]
+    ignored: dict[str, int]
+    empty_classes: tuple[str, ...]
+    shared_folders: tuple[str, ...]
+
+
+@dataclass
+class _Scan:
+    """Raw findings of a walk: relative paths, not yet sorted into classes."""
+
+    folders: list[str] = field(default_factory=list)
+    files: list[tuple[str, os.stat_result]] = field(default_factory=list)
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+
+
+def list_images(root: str | os.PathLike[str]) -> Listing:
+    """Lists the images of a class-per-folder tree, with or without split folders above the classes.
+
+    A tree has split folders if one of its top folders with images is `train` and all of them are `train`,
+    `validation` (also `val`, `valid`) or `test`, in upper or lower case. Folders inside a class folder belong to that
+    class.
+    Links to folders, and links to files outside of the tree, are quarantined and not followed.
+
+    Args:
+        root: the data folder, on a local or mounted file system.
+
+    Returns:
+        The files in an order that does not depend on the file system, and what was passed over.
+
+    Raises:
+        UserError: the folder cannot be read, or does not hold images of at least two classes.
+    """
+    folder = _resolve(root)
+    scan = _scan(folder)
+    depth = 2 if _has_split_folders(path for path, _ in scan.files) else 1
+    files, strays = [], []
+    for path, status in scan.files:
+        parts = path.split("/")
+        if len(parts) <= depth:
+            strays.append((path, _NO_CLASS))
+            continue
+        split = _SPLIT_OF_FOLDER[parts[0].casefold()] if depth == 2 else None
+        name = _class_name(parts[depth - 1], folder)
+        files.append(ImageFile(path, name, split, status.st_size, status.st_mtime_ns))
+    files.sort(key=lambda file: os.fsencode(file.path))
+    rejected = sorted(scan.rejected + strays, key=lambda item: os.fsencode(item[0]))
+    classes = {file.class_name for file in files}
+    folders = {_class_name(path.split("/")[-1], folder) for path in scan.folders if path.count("/") == depth - 1}
+    listing = Listing(
+        root=folder,
+        files=tuple(files),
+        quarantined=tuple(Quarantined(path=printable(path), reason=reason) for path, reason in rejected),
+        ignored=dict(sorted(scan.ignored.items())),
+        empty_classes=tuple(sorted(folders - classes)),
+        shared_folders=_shared_folders(scan.folders, depth),
+    )
+    _check_classes(listing, classes, scan.folders, bool(strays))
+    return listing
+
+
+def fingerprint(listing: Listing) -> str:
+    """Returns a hex digest that changes whenever a file is added, removed, renamed or written.
+
+    It covers relative names, sizes and times of change, not contents: reading those would cost as much as ingest.
+    """
+    digest = hashlib.sha256()
+    for file in listing.files:
+        digest.update(os.fsencode(file.path) + f"\0{file.size}\0{file.mtime_ns}\0".encode())
+    for item in listing.quarantined:
+        digest.update(f"{item.path}\0{item.reason}\0".encode())
+    return digest.hexdigest()
+
+
+def _resolve(root: str | os.PathLike[str]) -> Path:
+    shown = printable(os.fspath(root))
+    try:
+        folder = Path(root).expanduser().resolve(strict=True)
+    except FileNotFoundError:
+        raise UserError(f"{shown}: no such folder; set data.path (--data) to the folder with your images") from None
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{shown}: cannot be opened ({_cause(error)}); check data.path (--data)") from error
+    if not folder.is_dir():
+        raise UserError(f"{shown}: is a file, not a folder; {_LAYOUT} (unpack an archive first)")
+    return folder
+
+
+def _scan(root: Path) -> _Scan:
+    scan = _Scan()
+    pending = [""]
+    while pending:
+        parent = pending.pop()
+        try:
+            with os.scandir(root / parent) as entries:
+                for entry in entries:
+                    path = f"{parent}/{entry.name}" if parent else entry.name
+                    if _note(entry, path, root, scan):
+                        scan.folders.append(path)
+                        pending.append(path)
+        except OSError as error:
+            shown = printable(os.fspath(root / parent))
+            raise UserError(f"{shown}: cannot be read ({_cause(error)}); give read access to it") from error
+    return scan
+
+
+def _note(entry: os.DirEntry[str], path: str, root: Path, scan: _Scan) -> bool:
+    """Files one entry under what it is; returns True for a folder that is to be walked."""
+    if entry.name.startswith("."):
+        scan.ignored[_HIDDEN] += 1
+    elif entry.name.casefold() in _SYSTEM_NAMES:
+        scan.ignored[_SYSTEM] += 1
+    elif entry.is_dir(follow_symlinks=False):
+        return True
+    elif entry.is_symlink() and (root / path).is_dir():
+        scan.rejected.append((path, "symbolic link to a folder, not followed"))
+    elif PurePosixPath(entry.name).suffix.lower() not in IMAGE_EXTENSIONS:
+        scan.ignored[_NO_IMAGE] += 1
+    elif entry.is_symlink() and (fault := _link_fault(root, path)):
+        scan.rejected.append((path, fault))
+    else:
+        status = entry.stat()
+        if stat.S_ISREG(status.st_mode):
+            scan.files.append((path, status))
+        else:
+            scan.rejected.append((path, "a device, pipe or socket, not a regular file"))
+    return False
+
+
+def _link_fault(root: Path, path: str) -> str | None:
+    try:
+        target = (root / path).resolve(strict=True)
+    except (OSError, RuntimeError):
+        return "broken symbolic link"
+    return None if target.is_relative_to(root) else "symbolic link that leaves the data folder"
+
+
+def _has_split_folders(files: Iterable[str]) -> bool:
+    top = {path.split("/")[0].casefold() for path in files if "/" in path}
+    return "train" in top and top <= _SPLIT_OF_FOLDER.keys()
+
+
+def _class_name(name: str, root: Path) -> str:
+    if printable(name) != name or not name.strip() or name != name.strip():
+        raise UserError(
+            f"{printable(os.fspath(root))}: the class folder '{printable(name)}' has a name that cannot be a label (it "
+            "must be UTF-8 without line breaks, control characters or spaces at the ends); rename it"
+        )
+    return unicodedata.normalize("NFC", name)
+
+
+def _shared_folders(folders: Iterable[str], depth: int) -> tuple[str, ...]:
+    """Returns the folder names that occur directly below each of the class folders."""
+    below: dict[str, set[str]] = {}
+    for path in folders:
+        parts = path.split("/")
+        if len(parts) == depth:
+            below.setdefault(path, set())
+        elif len(parts) == depth + 1:
+            below.setdefault("/".join(parts[:-1]), set()).add(parts[-1])
+    return tuple(sorted(printable(name) for name in set.intersection(*below.values()))) if below else ()
+
+
+def _check_classes(listing: Listing, classes: set[str], folders: list[str], strays: bool) -> None:
+    root = printable(os.fspath(listing.root))
+    if not classes:
+        if strays:
+            raise UserError(f"{root}: images lie directly in it, in no class folder; {_LAYOUT}")
+        passed_over = [f"{count} x {reason}" for reason, count in listing.ignored.items()]
+        passed_over += [f"{item.path}: {item.reason}" for item in listing.quarantined[:3]]
+        detail = f" (passed over: {', '.join(passed_over)})" if passed_over else ""
+        raise UserError(f"{root}: no images found{detail}; {_LAYOUT}")
+    if len(classes) == 1:
+        name = next(iter(classes))
+        inside = sum(1 for folder in folders if folder.startswith(f"{name}/") and folder.count("/") == 1)
+        hint = (
+            f"; it holds {inside} folders: if those are the classes, set data.path to {root}/{name}" if inside else ""
+        )
+        raise UserError(f"{root}: only one class with images ('{name}'), but a classifier needs two or more{hint}")
+
+
+def _cause(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

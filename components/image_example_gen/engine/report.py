@@ -1,0 +1,54 @@
+"""The report on disk, and how shards hand in theirs."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import tensorflow as tf
+
+from components.image_example_gen.engine.quarantine import Quarantined
+from components.image_example_gen.engine.statistics import IngestStatistics, ShardSummary
+
+STATISTICS_FILE = "ingest.json"
+QUARANTINE_FILE = "quarantine.jsonl"
+SHARDS_FILE = "shards.jsonl"
+
+
+def write_report(folder: str, statistics: IngestStatistics, quarantined: Sequence[Quarantined]) -> None:
+    """Writes `ingest.json` and `quarantine.jsonl`.
+
+    Args:
+        folder: an existing folder, local or remote.
+        statistics: the content of `ingest.json`.
+        quarantined: the content of `quarantine.jsonl`, one object with path and reason a line.
+    """
+    _write(folder, QUARANTINE_FILE, (item.model_dump_json() for item in quarantined))
+    _write(folder, STATISTICS_FILE, [statistics.model_dump_json(indent=2)])
+
+
+def read_statistics(folder: str) -> IngestStatistics:
+    """Reads `ingest.json`."""
+    with tf.io.gfile.GFile(tf.io.gfile.join(folder, STATISTICS_FILE)) as file:
+        return IngestStatistics.model_validate_json(file.read())
+
+
+def read_quarantined(folder: str) -> list[Quarantined]:
+    """Reads `quarantine.jsonl`."""
+    return [Quarantined.model_validate_json(line) for line in _lines(tf.io.gfile.join(folder, QUARANTINE_FILE))]
+
+
+def read_summaries(folder: str) -> Iterator[ShardSummary]:
+    """Reads `shards.jsonl`, which the shards' summaries are collected in."""
+    for line in _lines(tf.io.gfile.join(folder, SHARDS_FILE)):
+        yield ShardSummary.model_validate_json(line)
+
+
+def _write(folder: str, name: str, lines: Iterable[str]) -> None:
+    path = tf.io.gfile.join(folder, name)
+    with tf.io.gfile.GFile(f"{path}.tmp", "w") as file:
+        # At least an empty text: without a write there would be no file.
+        file.write("".join(f"{line}\n" for line in lines))
+    tf.io.gfile.rename(f"{path}.tmp", path, overwrite=True)
+
+
+def _lines(path: str) -> Iterator[str]:
+    with tf.io.gfile.GFile(path) as file:
+        yield from file

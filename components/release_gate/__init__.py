@@ -1,0 +1,1 @@
+"""ReleaseGate: one blessing for everything that ships together."""

@@ -1,0 +1,202 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.config import load_settings
+from serving.errors import ServingError
+from trainer_module.errors import UserError
+
+DONE, BUG, USER_ERROR, NOT_BLESSED, INTERRUPTED = 0, 1, 2, 3, 130
+_DEFAULT_OUTPUT = Path("out")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Turns a folder of labelled photos into a small, gated, served image classifier.",
+    epilog="Start with [bold]trimline run[/bold] (the handwritten digits that come with Trimline), "
+    "then [bold]trimline run --data photos/ --output out/[/bold]. "
+    "Exit codes: 0 done and pushed, 2 bad input or settings, 3 finished but not blessed, 1 a bug.",
+)
+
+OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output directory of the run.")]
+
+
+@app.command(
+    epilog="Examples: [bold]trimline run --data photos/ --output out/[/bold]; "
+    "[bold]trimline run --set trainer.epochs=50 --set data.image_size=64[/bold]. "
+    "[bold]trimline init[/bold] prints all settings with their meaning."
+)
+def run(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            "-d",
+            help="Class-per-folder tree of photos, with or without train/ validation/ test/ above the classes. "
+            "Without it: the embedded handwritten digits.",
+        ),
+    ] = None,
+    output: OutputOption = _DEFAULT_OUTPUT,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="One setting; wins over --config.")
+    ] = None,
+) -> None:
+    """Trains, compresses, judges and pushes a classifier.
+
+    Components whose inputs and settings are as they were are taken from the cache. Nothing is pushed unless every gate
+    blesses it. OUTPUT/pushed/ has the model, OUTPUT/report/ the report, OUTPUT/logs/run.log what the libraries say.
+    """
+    from pipeline.launch import run_to_end
+    from pipeline.prepare import resolve
+    from pipeline.progress import LiveProgress, PlainProgress
+    from pipeline.workspace import Workspace
+
+    settings = load_settings(config, (*(assignments or ()), *([f"data.path={json.dumps(str(data))}"] if data else ())))
+    console = Console()
+    workspace = Workspace(output)
+    workspace.prepare()
+    with workspace.locked() as lock:
+        workspace.write_settings(resolve(settings, workspace))
+        view = LiveProgress(console) if console.is_terminal else PlainProgress(console)
+        with view as progress:
+            summary = run_to_end(workspace, progress, lock)
+    console.print(_summary_table(summary, workspace.report))
+    if not summary["blessed"]:
+        _complain(f"not pushed: refused by the {' and the '.join(summary['gates']['refused_by'])} gate; see the report")
+        raise typer.Exit(NOT_BLESSED)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photos to classify.")],
+    output: OutputOption = _DEFAULT_OUTPUT,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name for each photo.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per photo and line.")] = False,
+) -> None:
+    """Names the class of photos with the pushed .tflite: label and probability, a line for each photo."""
+    from serving.bundle import find_bundle, load_bundle
+    from serving.predictor import Predictor
+
+    predictor = Predictor(load_bundle(find_bundle(output)))
+    failed = False
+    for path in images:
+        try:
+            (scored,) = predictor.top(predictor.predict_images([_read(path)]), top)
+        except ServingError as error:
+            _complain(f"{path}: {str(error).removeprefix('image 0: ')}")
+            failed = True
+            continue
+        if as_json:
+            classes = [{"label": label, "probability": round(float(p), 6)} for label, p in scored]
+            typer.echo(json.dumps({"image": str(path), "classes": classes}))
+        else:
+            named = "\t".join(f"{label}\t{probability:.4f}" for label, probability in scored)
+            typer.echo(f"{path}\t{named}")
+    if failed:
+        raise typer.Exit(USER_ERROR)
+
+
+@app.command()
+def serve(
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Output directory of a run.")] = _DEFAULT_OUTPUT,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default: serving.host, loopback.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; default: serving.port, 8080.")] = None,
+) -> None:
+    """Serves the pushed .tflite over HTTP: TensorFlow Serving's V1 and the Open Inference Protocol's V2.
+
+    Example: curl -d '{"instances": [{"b64": "..."}]}' localhost:8080/v1/models/trimline:predict
+    """
+    from serving.bundle import find_bundle
+
+    settings = load_settings(config).serving
+    bundle = find_bundle(output)
+    # KServe reads sys.argv when it is imported.
+    sys.argv = sys.argv[:1]
+    from serving.server import serve as serve_bundle
+
+    serve_bundle(bundle, host=host or settings.host, port=port or settings.port, name=settings.name)
+
+
+@app.command()
+def status(output: OutputOption = _DEFAULT_OUTPUT) -> None:
+    """Lists the runs of an output directory: what ran, what was blessed, what was pushed."""
+    from pipeline.status import status_table
+    from pipeline.workspace import Workspace
+
+    workspace = Workspace(output)
+    if not workspace.metadata_file.exists():
+        raise UserError(f"{output}: no run has been recorded there; start one with trimline run --output {output}")
+    Console().print(status_table(workspace.metadata_file))
+
+
+@app.command()
+def init(
+    file: Annotated[Path | None, typer.Argument(help="File to write; without it, standard output.")] = None,
+) -> None:
+    """Writes a settings file with every setting, its default and its meaning, for use with --config."""
+    from pipeline.settings_file import commented_settings
+
+    if file is None:
+        typer.echo(commented_settings(), nl=False)
+        return
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(commented_settings())
+    except FileExistsError:
+        raise UserError(f"{file}: exists already; choose another name or remove it") from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written: {error.strerror}") from None
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake is one line on standard error and exit code 2."""
+    from pipeline.launch import RunError
+
+    try:
+        app()
+    except (UserError, ServingError) as error:
+        _complain(str(error))
+        sys.exit(USER_ERROR)
+    except RunError as error:
+        _complain(str(error))
+        sys.exit(BUG)
+
+
+def _complain(message: str) -> None:
+    typer.echo(f"trimline: {message}", err=True)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ServingError(f"cannot be read: {error.strerror}") from None
+
+
+def _summary_table(summary: dict[str, Any], report: Path) -> Table:
+    images, shipped = summary["images"], summary["shipped"]
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("Images", f"{images['read']} read, {images['used']} used, {images['quarantined']} quarantined")
+    table.add_row("Test accuracy", f"{100 * shipped['accuracy']:.2f} % ({shipped['name']} .tflite)")
+    table.add_row("Size", f"{shipped['bytes']:,} bytes, {shipped['deflated_bytes']:,} deflated")
+    table.add_row("Latency", f"{shipped['latency_ms']:.3f} ms per image, one thread")
+    for pushed in summary["pushed"]:
+        table.add_row("Pushed to", pushed["path"])
+    table.add_row("Report", str(report))
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""The settings: one typed tree, read from defaults, a YAML file and `--set` options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+
+from trainer_module.errors import UserError
+from trainer_module.settings import AccelerationSettings, ModelSettings, Settings, TrainerSettings, TrainingSettings
+
+# Photos smaller than the first are enlarged, so that the network has something to shrink; larger than the second
+# costs more time on a CPU than it gains. Both are only what `auto` chooses from.
+_AUTO_IMAGE_SIZES = (16, 96)
+_IMAGE_SIZE_STEP = 8
+
+
+class DataSettings(Settings):
+    """Which photos are read, and how."""
+
+    path: Path | None = Field(
+        None, description="Class-per-folder tree of photos; unset: the handwritten digits that come with Trimline."
+    )
+    image_size: Literal["auto"] | int = Field(
+        "auto",
+        description="Side of the network's input in pixels, 8 to 1024; auto: that of the photos, 16 to 96.",
+    )
+    validation_fraction: float = Field(0.1, gt=0.0, le=0.5, description="Share of photos that choose the best epoch.")
+    test_fraction: float = Field(0.1, gt=0.0, le=0.5, description="Share of photos that the gates judge with.")
+    max_side: int = Field(1024, ge=16, le=16_384, description="Longer photos are scaled down to this side in pixels.")
+    max_pixels: int = Field(
+        100_000_000, ge=1_000, description="Photos with more pixels are quarantined, not decoded (decompression bombs)."
+    )
+    max_quarantined: float = Field(0.1, ge=0.0, le=1.0, description="Largest share of unreadable photos accepted.")
+
+    @field_validator("image_size")
+    @classmethod
+    def _image_size_in_range(cls, value: str | int) -> str | int:
+        if isinstance(value, int) and not 8 <= value <= 1024:
+            raise ValueError("must be auto or a number of pixels from 8 to 1024")
+        return value
+
+
+class BudgetSettings(Settings):
+    """What the shipped .tflite may cost; the smallest variant inside all limits is shipped."""
+
+    max_bytes: int | None = Field(None, ge=1, description="Most bytes of the .tflite file.")
+    max_latency_ms: float | None = Field(None, gt=0.0, description="Highest median latency, one thread, this machine.")
+    max_accuracy_drop: float = Field(
+        0.02, ge=0.0, le=1.0, description="Largest loss of validation accuracy against the float model; 0.02: 2 points."
+    )
+
+
+class CompressionSettings(Settings):
+    """How the model is made small."""
+
+    stages: list[Literal["quantize"]] = Field(["quantize"], min_length=1, description="Stages, in order.")
+    budget: BudgetSettings = BudgetSettings()
+
+
+class GateSettings(Settings):
+    """What a model must reach on the test split to be pushed."""
+
+    min_accuracy: float = Field(0.2, ge=0.0, le=1.0, description="Lowest test accuracy of every shipped artifact.")
+    max_drop: float = Field(
+        0.02, ge=0.0, le=1.0, description="Largest loss of test accuracy of the .tflite against its float parent."
+    )
+    max_regression: float = Field(
+        0.02, ge=0.0, le=1.0, description="Largest loss of test accuracy against the model pushed before."
+    )
+
+
+class PushSettings(Settings):
+    """Where blessed models go."""
+
+    saved_model_dir: Path | None = Field(
+        None, description="Base directory for TensorFlow Serving; unset: OUTPUT/pushed/saved_model."
+    )
+    tflite_dir: Path | None = Field(None, description="Base directory for .tflite; unset: OUTPUT/pushed/tflite.")
+
+
+class ServingSettings(Settings):
+    """How `trimline serve` listens."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; the default accepts only this machine.")
+    port: int = Field(8080, ge=1, le=65_535, description="Port to listen on.")
+    name: str = Field("trimline", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the model in the URL.")
+
+
+class BeamSettings(Settings):
+    """How Apache Beam runs the data components."""
+
+    runner: str = Field("DirectRunner", description="Beam runner; DirectRunner is this machine.")
+    workers: int = Field(
+        0, ge=0, le=256, description="Processes of the DirectRunner; 0: one for small data, else one for each core."
+    )
+
+
+class PipelineSettings(Settings):
+    """The whole tree."""
+
+    seed: int | None = Field(None, ge=0, lt=2**31, description="Makes the training repeatable, at some cost in speed.")
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    trainer: TrainerSettings = TrainerSettings()
+    acceleration: AccelerationSettings = AccelerationSettings()
+    compression: CompressionSettings = CompressionSettings()
+    gate: GateSettings = GateSettings()
+    push: PushSettings = PushSettings()
+    serving: ServingSettings = ServingSettings()
+    beam: BeamSettings = BeamSettings()
+
+    def training(self) -> TrainingSettings:
+        """Returns the part that the Trainer needs; `data.image_size` must be a number by then."""
+        return TrainingSettings(
+            image_size=self.data.image_size,
+            seed=self.seed,
+            model=self.model,
+            trainer=self.trainer,
+            acceleration=self.acceleration,
+        )
+
+
+def load_settings(file: Path | None = None, assignments: tuple[str, ...] = ()) -> PipelineSettings:
+    """Reads the settings: defaults, then the file, then the assignments.
+
+    Args:
+        file: YAML file with any part of the tree.
+        assignments: "a.b=value", the value in YAML syntax; later ones win.
+
+    Returns:
+        The validated tree.
+
+    Raises:
+        UserError: Naming the file or key that is wrong, why, and what is valid.
+    """
+    tree = _read_yaml(file) if file else {}
+    for assignment in assignments:
+        _assign(tree, assignment)
+    try:
+        return PipelineSettings.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_explain(error.errors()[0], str(file) if file else None)) from None
+
+
+def auto_image_size(side: int) -> int:
+    """Returns the input size for photos whose typical shorter side is `side` pixels."""
+    smallest, largest = _AUTO_IMAGE_SIZES
+    rounded = -(-side // _IMAGE_SIZE_STEP) * _IMAGE_SIZE_STEP
+    return min(max(rounded, smallest), largest)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}; check the path given to --config") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        first_line = " ".join(str(error).split())
+        raise UserError(f"{file}: is not valid YAML: {first_line}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{file}: must hold settings such as 'trainer:', not a {type(tree).__name__}")
+    return tree
+
+
+def _assign(tree: dict[str, Any], assignment: str) -> None:
+    key, equals, text = assignment.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {assignment}: must look like KEY=VALUE, for example trainer.epochs=10")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {assignment}: the value is not valid YAML; quote it") from None
+    *parents, name = key.strip().split(".")
+    node = tree
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise UserError(f"--set {assignment}: {parent} is a value, not a group of settings")
+    node[name] = value
+
+
+def _explain(error: ErrorDetails, file: str | None) -> str:
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(_known_path(location))
+    where = f" (in {file} or a --set option)" if file else ""
+    if error["type"] == "extra_forbidden":
+        known = ", ".join(_group_at(location[:-1]).model_fields)
+        return f"unknown setting {'.'.join(location)}{where}; known here: {known}"
+    description = _describe(_known_path(location))
+    reason = error["msg"].removeprefix("Value error, ")
+    return f"setting {key} = {error['input']!r}{where}: {reason}.{description}"
+
+
+def _known_path(location: list[str]) -> list[str]:
+    """Cuts off what pydantic appends for union members and list items."""
+    path: list[str] = []
+    group: type[Settings] | None = PipelineSettings
+    for part in location:
+        if group is None or part not in group.model_fields:
+            break
+        path.append(part)
+        annotation = group.model_fields[part].annotation
+        group = annotation if isinstance(annotation, type) and issubclass(annotation, Settings) else None
+    return path
+
+
+def _group_at(location: list[str]) -> type[Settings]:
+    group: type[Settings] = PipelineSettings
+    for part in location:
+        annotation = group.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, Settings)):
+            break
+        group = annotation
+    return group
+
+
+def _describe(path: list[str]) -> str:
+    if not path:
+        return ""
+    field = _group_at(path[:-1]).model_fields[path[-1]]
+    return f" {path[-1]}: {field.description}" if field.description else ""

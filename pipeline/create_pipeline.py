@@ -1,0 +1,232 @@
+"""The pipeline: which components run, and what flows between them. Knows no platform."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from typing import TYPE_CHECKING
+
+import tensorflow_data_validation as tfdv
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx import v1 as tfx
+from tfx.dsl.components.common.resolver import Resolver
+
+from components.baseline_resolver.strategy import LatestReleasedStrategy
+from components.compression.component import Compression
+from components.example_validator.component import StrictExampleValidator
+from components.image_example_gen.component import ImageExampleGen
+from components.image_example_gen.engine.settings import IngestSettings
+from components.release_gate.component import ReleaseGate
+from pipeline import gates
+from trainer_module import features
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ml_metadata.proto import metadata_store_pb2
+    from tfx.dsl.components.base.base_node import BaseNode
+
+    from pipeline.config import PipelineSettings
+
+PIPELINE_NAME = "trimline"
+
+
+@dataclasses.dataclass(frozen=True)
+class Locations:
+    """Where the pipeline reads and writes; each may be a local path or a URI of TensorFlow's filesystem layer.
+
+    Attributes:
+        data: Class-per-folder tree of photos.
+        pipeline_root: Artifacts of all components.
+        saved_model: Base directory of pushed SavedModels.
+        tflite: Base directory of pushed .tflite bundles.
+    """
+
+    data: Path | str
+    pipeline_root: Path | str
+    saved_model: Path | str
+    tflite: Path | str
+
+
+def create_pipeline(
+    settings: PipelineSettings,
+    locations: Locations,
+    beam_pipeline_args: list[str],
+    metadata_connection_config: metadata_store_pb2.ConnectionConfig | None = None,
+) -> tfx.dsl.Pipeline:
+    """Wires the components.
+
+    Args:
+        settings: The whole tree; `data.image_size` must be a number by then.
+        locations: Where to read and write.
+        beam_pipeline_args: Options of the components that run on Beam.
+        metadata_connection_config: The metadata store, on platforms that do not bring their own.
+
+    Returns:
+        A pipeline of fresh component instances, because runners alter those that they are given.
+    """
+    # TFX's cache looks at inputs and parameters, not at code: the version keeps results of older code from being used.
+    version = importlib.metadata.version("trimline")
+    example_gen = ImageExampleGen(
+        input_base=str(locations.data),
+        version=version,
+        settings=IngestSettings(
+            max_side=settings.data.max_side,
+            max_pixels=settings.data.max_pixels,
+            validation_fraction=settings.data.validation_fraction,
+            test_fraction=settings.data.test_fraction,
+            max_quarantined=settings.data.max_quarantined,
+        ),
+    )
+    examples = example_gen.outputs["examples"]
+    statistics_gen = tfx.components.StatisticsGen(examples=examples, stats_options=_statistics_options())
+    schema_gen = tfx.components.SchemaGen(
+        statistics=statistics_gen.outputs["statistics"],
+        infer_feature_shape=True,
+        exclude_splits=[features.VALIDATION_SPLIT, features.TEST_SPLIT],
+    )
+    schema = schema_gen.outputs["schema"]
+    example_validator = StrictExampleValidator(statistics=statistics_gen.outputs["statistics"], schema=schema)
+    transform = _transform(settings, examples, schema, version)
+    # Its anomalies stop the run only if nothing goes on without it.
+    transform.add_upstream_node(example_validator)
+    trainer = _trainer(settings, transform, version)
+    compression = Compression(
+        model=trainer.outputs["model"],
+        transformed_examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        stages=settings.compression.stages,
+        max_bytes=settings.compression.budget.max_bytes,
+        max_latency_ms=settings.compression.budget.max_latency_ms,
+        max_accuracy_drop=settings.compression.budget.max_accuracy_drop,
+        seed=settings.seed,
+        version=version,
+    )
+    release = _release(settings, locations, examples, schema, trainer, compression)
+    return tfx.dsl.Pipeline(
+        pipeline_name=PIPELINE_NAME,
+        pipeline_root=str(locations.pipeline_root),
+        components=[
+            example_gen,
+            statistics_gen,
+            schema_gen,
+            example_validator,
+            transform,
+            trainer,
+            compression,
+            *release,
+        ],
+        enable_cache=True,
+        metadata_connection_config=metadata_connection_config,
+        beam_pipeline_args=beam_pipeline_args,
+    )
+
+
+def _statistics_options() -> tfdv.StatsOptions:
+    """Limits the statistics to what says something about photos, and keeps image bytes out of string statistics."""
+    image_bytes = schema_pb2.Feature(
+        name=features.IMAGE_ENCODED, type=schema_pb2.BYTES, image_domain=schema_pb2.ImageDomain()
+    )
+    return tfdv.StatsOptions(
+        schema=schema_pb2.Schema(feature=[image_bytes]),
+        feature_allowlist=[
+            features.IMAGE_ENCODED,
+            features.IMAGE_HEIGHT,
+            features.IMAGE_WIDTH,
+            features.IMAGE_BRIGHTNESS,
+            features.CLASS_TEXT,
+        ],
+    )
+
+
+def _transform(
+    settings: PipelineSettings, examples: tfx.types.BaseChannel, schema: tfx.types.BaseChannel, version: str
+) -> tfx.components.Transform:
+    return tfx.components.Transform(
+        examples=examples,
+        schema=schema,
+        # An import path: a module file would be packed into a wheel with pip on every run.
+        preprocessing_fn="trainer_module.preprocessing.preprocessing_fn",
+        splits_config=tfx.proto.SplitsConfig(analyze=[features.TRAIN_SPLIT], transform=list(features.SPLITS)),
+        custom_config={"image_size": settings.data.image_size, "version": version},
+        # Statistics of packed pixels say nothing, and would be computed twice.
+        disable_statistics=True,
+    )
+
+
+def _trainer(settings: PipelineSettings, transform: tfx.components.Transform, version: str) -> tfx.components.Trainer:
+    return tfx.components.Trainer(
+        run_fn="trainer_module.run.run_fn",
+        examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        train_args=tfx.proto.TrainArgs(splits=[features.TRAIN_SPLIT]),
+        eval_args=tfx.proto.EvalArgs(splits=[features.VALIDATION_SPLIT]),
+        custom_config={"training": settings.training().model_dump_json(), "version": version},
+    )
+
+
+def _release(
+    settings: PipelineSettings,
+    locations: Locations,
+    examples: tfx.types.BaseChannel,
+    schema: tfx.types.BaseChannel,
+    trainer: BaseNode,
+    compression: BaseNode,
+) -> list[BaseNode]:
+    """Wires what follows Compression: the model released before, both gates, their common verdict, both pushes."""
+    saved_model = compression.outputs["saved_model"]
+    tflite_model = compression.outputs["tflite_model"]
+    baseline = Resolver(
+        strategy_class=LatestReleasedStrategy,
+        candidate=saved_model,
+        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
+        blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
+    ).with_id("LatestReleasedResolver")
+    fidelity = _evaluator(
+        examples, schema, tflite_model, trainer.outputs["model"], gates.fidelity_config(settings.gate)
+    ).with_id("EvaluatorFidelity")
+    release = _evaluator(
+        examples, schema, saved_model, baseline.outputs["model"], gates.release_config(settings.gate)
+    ).with_id("EvaluatorRelease")
+    gate = ReleaseGate(
+        fidelity_blessing=fidelity.outputs["blessing"],
+        release_blessing=release.outputs["blessing"],
+        saved_model=saved_model,
+        tflite_model=tflite_model,
+    )
+    blessing = gate.outputs["blessing"]
+    return [
+        baseline,
+        fidelity,
+        release,
+        gate,
+        _pusher(saved_model, blessing, locations.saved_model).with_id("PusherSavedModel"),
+        _pusher(tflite_model, blessing, locations.tflite).with_id("PusherTFLite"),
+    ]
+
+
+def _evaluator(
+    examples: tfx.types.BaseChannel,
+    schema: tfx.types.BaseChannel,
+    model: tfx.types.BaseChannel,
+    baseline: tfx.types.BaseChannel,
+    eval_config: gates.EvalConfig,
+) -> tfx.components.Evaluator:
+    return tfx.components.Evaluator(
+        examples=examples,
+        schema=schema,
+        model=model,
+        baseline_model=baseline,
+        eval_config=eval_config,
+        example_splits=[features.TEST_SPLIT],
+        module_path="trainer_module.evaluation",
+    )
+
+
+def _pusher(
+    model: tfx.types.BaseChannel, blessing: tfx.types.BaseChannel, directory: Path | str
+) -> tfx.components.Pusher:
+    filesystem = tfx.proto.PushDestination.Filesystem(base_directory=str(directory))
+    return tfx.components.Pusher(
+        model=model, model_blessing=blessing, push_destination=tfx.proto.PushDestination(filesystem=filesystem)
+    )

@@ -1,0 +1,118 @@
+"""Starts a run in a process of its own and follows it to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import ml_metadata.errors
+
+from pipeline.metadata import Metadata
+from trainer_module.errors import UserError
+
+if TYPE_CHECKING:
+    from typing import IO
+
+    from pipeline.progress import Progress
+    from pipeline.workspace import Workspace
+
+_POLL_SECONDS = 0.3
+_SECONDS_TO_STOP = 10.0
+
+
+class RunError(Exception):
+    """A run that failed for no fault of the user; the log has the details."""
+
+
+def run_to_end(workspace: Workspace, progress: Progress, lock: IO[str]) -> dict[str, Any]:
+    """Runs the pipeline of a prepared workspace.
+
+    TFX and TensorFlow write straight to the process's file descriptors; in a process of its own that goes to the log.
+
+    Args:
+        workspace: Its settings file says what to run.
+        progress: Is told what is happening.
+        lock: The workspace's lock, which the run holds on to even if this process dies.
+
+    Returns:
+        The content of summary.json.
+
+    Raises:
+        UserError: If the run failed by a mistake that the user can mend.
+        RunError: If it failed otherwise.
+    """
+    workspace.outcome_file.unlink(missing_ok=True)
+    known = set(_runs(workspace))
+    with workspace.log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.local_runner", str(workspace.root)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"TF_USE_LEGACY_KERAS": "1"},
+            pass_fds=[lock.fileno()],
+            # A Ctrl-C is ours to pass on.
+            start_new_session=True,
+        )
+        try:
+            _follow(process, workspace, known, progress)
+        except BaseException:
+            _stop(process)
+            raise
+    return _outcome(process.returncode, workspace)
+
+
+def _follow(process: subprocess.Popen[bytes], workspace: Workspace, known: set[str], progress: Progress) -> None:
+    while process.poll() is None:
+        _report(workspace, known, progress)
+        time.sleep(_POLL_SECONDS)
+    _report(workspace, known, progress)
+
+
+def _report(workspace: Workspace, known: set[str], progress: Progress) -> None:
+    runs = [run for run in _runs(workspace) if run not in known]
+    try:
+        components = Metadata(workspace.metadata_file).components(runs[-1]) if runs else []
+    except ml_metadata.errors.StatusError:
+        # The run is writing at this very moment.
+        return
+    progress.update(components, _training_progress(workspace))
+
+
+def _runs(workspace: Workspace) -> list[str]:
+    if not workspace.metadata_file.exists():
+        return []
+    try:
+        return Metadata(workspace.metadata_file).runs()
+    except ml_metadata.errors.StatusError:
+        # Not created completely yet, or being written.
+        return []
+
+
+def _training_progress(workspace: Workspace) -> dict[str, Any] | None:
+    files = sorted(workspace.pipeline_root.glob("Trainer/model_run/*/progress.json"), key=os.path.getmtime)
+    return json.loads(files[-1].read_text(encoding="utf-8")) if files else None
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_SECONDS_TO_STOP)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _outcome(returncode: int, workspace: Workspace) -> dict[str, Any]:
+    if returncode == 0:
+        return json.loads(workspace.summary_file.read_text(encoding="utf-8"))
+    if not workspace.outcome_file.exists():
+        raise RunError(f"the run died with exit status {returncode}; see {workspace.log_file}")
+    outcome = json.loads(workspace.outcome_file.read_text(encoding="utf-8"))
+    if outcome["user_error"]:
+        raise UserError(outcome["message"])
+    raise RunError(f"{outcome['message']}; see {workspace.log_file}")

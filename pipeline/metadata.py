@@ -1,0 +1,124 @@
+"""Reading what ML Metadata recorded of the runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal
+
+from ml_metadata import MetadataStore
+from ml_metadata.proto import metadata_store_pb2
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Names that TFX gives to the contexts and properties that it records.
+_RUN_CONTEXT = "pipeline_run"
+_NODE_CONTEXT = "node"
+_RESOLVER_TYPE = "tfx.dsl.components.common.resolver.Resolver"
+
+State = Literal["running", "done", "cached", "failed"]
+_STATES: dict[int, State] = {
+    metadata_store_pb2.Execution.RUNNING: "running",
+    metadata_store_pb2.Execution.COMPLETE: "done",
+    metadata_store_pb2.Execution.CACHED: "cached",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ComponentRun:
+    """One component in one run.
+
+    Attributes:
+        name: Node id, for example "Trainer".
+        state: What has become of it.
+        started: Seconds since the epoch.
+        updated: Seconds since the epoch; the end, once it is no longer running.
+        execution_id: Id in the metadata store.
+    """
+
+    name: str
+    state: State
+    started: float
+    updated: float
+    execution_id: int
+
+    @property
+    def seconds(self) -> float:
+        """Time from start to end."""
+        return self.updated - self.started
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputArtifact:
+    """One output of a component.
+
+    Attributes:
+        id: Id in the metadata store.
+        uri: Where its files are.
+        properties: Custom properties, by name.
+    """
+
+    id: int
+    uri: str
+    properties: dict[str, Any]
+
+
+class Metadata:
+    """Queries on the SQLite metadata store of one output directory."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the store for reading.
+
+        Args:
+            path: The database file; must exist.
+        """
+        config = metadata_store_pb2.ConnectionConfig()
+        config.sqlite.filename_uri = str(path)
+        config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READONLY
+        self._store = MetadataStore(config)
+
+    def runs(self) -> list[str]:
+        """Returns the ids of all runs, oldest first."""
+        contexts = self._store.get_contexts_by_type(_RUN_CONTEXT)
+        return [context.name for context in sorted(contexts, key=lambda c: c.create_time_since_epoch)]
+
+    def components(self, run: str) -> list[ComponentRun]:
+        """Returns the components of a run in the order in which they started; resolvers do no work and are left out."""
+        executions = [e for e in self._executions(run) if e.type != _RESOLVER_TYPE]
+        return sorted((self._component_run(e) for e in executions), key=lambda c: (c.started, c.execution_id))
+
+    def output(self, component: ComponentRun, key: str) -> OutputArtifact | None:
+        """Returns a component's output, or None if it has none under that key."""
+        events = self._store.get_events_by_execution_ids([component.execution_id])
+        ids = [
+            event.artifact_id
+            for event in events
+            if event.type in (metadata_store_pb2.Event.OUTPUT, metadata_store_pb2.Event.DECLARED_OUTPUT)
+            and event.path.steps
+            and event.path.steps[0].key == key
+        ]
+        artifacts = self._store.get_artifacts_by_id(ids)
+        if not artifacts:
+            return None
+        properties = {name: _plain(value) for name, value in artifacts[0].custom_properties.items()}
+        return OutputArtifact(artifacts[0].id, artifacts[0].uri, properties)
+
+    def _executions(self, run: str) -> list[metadata_store_pb2.Execution]:
+        context = self._store.get_context_by_type_and_name(_RUN_CONTEXT, run)
+        return list(self._store.get_executions_by_context(context.id)) if context else []
+
+    def _component_run(self, execution: metadata_store_pb2.Execution) -> ComponentRun:
+        contexts = self._store.get_contexts_by_execution(execution.id)
+        node = next((context.name for context in contexts if context.type == _NODE_CONTEXT), execution.type)
+        return ComponentRun(
+            # TFX names the context PIPELINE.NODE.
+            name=node.rpartition(".")[2],
+            state=_STATES.get(execution.last_known_state, "failed"),
+            started=execution.create_time_since_epoch / 1000,
+            updated=execution.last_update_time_since_epoch / 1000,
+            execution_id=execution.id,
+        )
+
+
+def _plain(value: metadata_store_pb2.Value) -> Any:
+    return getattr(value, value.WhichOneof("value") or "string_value")

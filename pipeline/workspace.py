@@ -1,0 +1,78 @@
+"""The output directory of a run: where everything lies, and who may write."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.config import PipelineSettings
+from trainer_module.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import IO
+
+
+class Workspace:
+    """Names the files of one output directory; see the contract in docs/outputs.md."""
+
+    def __init__(self, root: Path) -> None:
+        """Names the files; creates nothing.
+
+        Args:
+            root: The output directory, OUT.
+        """
+        self.root = root.absolute()
+        self.pipeline_root = self.root / "pipeline_root"
+        self.metadata_file = self.root / "metadata.db"
+        self.pushed_saved_model = self.root / "pushed" / "saved_model"
+        self.pushed_tflite = self.root / "pushed" / "tflite"
+        self.report = self.root / "report" / "index.html"
+        self.summary_file = self.root / "report" / "summary.json"
+        self.settings_file = self.root / "settings.json"
+        self.log_file = self.root / "logs" / "run.log"
+        self.outcome_file = self.root / "logs" / "outcome.json"
+        self._lock_file = self.root / ".lock"
+
+    def prepare(self) -> None:
+        """Creates the directories.
+
+        Raises:
+            UserError: If the output directory cannot be written.
+        """
+        try:
+            for directory in (self.pipeline_root, self.summary_file.parent, self.log_file.parent):
+                directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.root}: cannot write the output there: {error.strerror}; choose another --output"
+            ) from None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[IO[str]]:
+        """Keeps other runs away from this output directory, and yields the lock's open file.
+
+        Raises:
+            UserError: If another run is under way there.
+        """
+        with self._lock_file.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"{self.root}: another run is writing there; wait for it or choose another --output"
+                ) from None
+            yield lock
+
+    def write_settings(self, settings: PipelineSettings) -> None:
+        """Stores the settings of the run, as a whole or not at all."""
+        temporary = self.settings_file.with_suffix(".tmp")
+        temporary.write_text(settings.model_dump_json(indent=2), encoding="utf-8")
+        os.replace(temporary, self.settings_file)  # noqa: PTH105
+
+    def read_settings(self) -> PipelineSettings:
+        """Reads the settings of the latest run."""
+        return PipelineSettings.model_validate_json(self.settings_file.read_text(encoding="utf-8"))

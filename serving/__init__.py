@@ -1,0 +1,1 @@
+"""Serving of pushed .tflite models. Imports neither TensorFlow nor TFX."""

@@ -1,0 +1,170 @@
+"""The Compression component: its real executor on real artifacts, and inside a real pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+from tfx import v1 as tfx
+from tfx.orchestration.beam.beam_dag_runner import BeamDagRunner
+from tfx.types import standard_artifacts
+from tfx.utils import path_utils
+
+from components.compression.component import Compression
+from components.compression.executor import Executor
+from components.compression.interpreter import TFLiteClassifier
+from components.compression.spec import CompressionReport
+from tests.transformed_files import striped_images, write_transformed
+from trainer_module import features
+from trainer_module.errors import UserError
+from trainer_module.models import build_model
+from trainer_module.settings import ModelSettings
+
+IMAGE_SIZE = 16
+CLASS_NAMES = ["liegend", "stehend ü"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """URIs of Compression's inputs on disk."""
+
+    model: Path
+    examples: Path
+    transform_graph: Path
+
+    def artifacts(self) -> dict[str, list]:
+        model, examples = standard_artifacts.Model(), standard_artifacts.Examples()
+        graph = standard_artifacts.TransformGraph()
+        examples.split_names = json.dumps(list(features.SPLITS))
+        for number, (artifact, uri) in enumerate(
+            [(model, self.model), (examples, self.examples), (graph, self.transform_graph)], start=7
+        ):
+            artifact.uri, artifact.id = str(uri), number
+        return {"model": [model], "transformed_examples": [examples], "transform_graph": [graph]}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    root = tmp_path_factory.mktemp("inputs")
+    for seed, (split, count) in enumerate(zip(features.SPLITS, (128, 40, 10), strict=True)):
+        images, labels = striped_images(count, IMAGE_SIZE, seed)
+        write_transformed(root / f"examples/Split-{split}/transformed-00000-of-00001.gz", images, labels)
+    vocabulary = root / f"transform_graph/transform_fn/assets/{features.LABEL_VOCABULARY}"
+    vocabulary.parent.mkdir(parents=True)
+    vocabulary.write_text("".join(f"{name}\n" for name in CLASS_NAMES), encoding="utf-8")
+    (root / "model").mkdir()
+    trained_model().save(root / "model/keras_model.keras")
+    return Inputs(root / "model", root / "examples", root / "transform_graph")
+
+
+def trained_model() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    network = build_model(ModelSettings(width=0.25), IMAGE_SIZE, len(CLASS_NAMES))
+    network.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    images, labels = striped_images(128, IMAGE_SIZE)
+    network.fit(images.astype(np.float32), labels, batch_size=32, epochs=4, verbose=0)
+    return network
+
+
+def outputs_under(root: Path) -> dict[str, list]:
+    types = {
+        "saved_model": standard_artifacts.Model,
+        "tflite_model": standard_artifacts.Model,
+        "report": CompressionReport,
+    }
+    artifacts = {}
+    for key, artifact_type in types.items():
+        artifact = artifact_type()
+        artifact.uri = str(root / key)
+        (root / key).mkdir()
+        artifacts[key] = [artifact]
+    return artifacts
+
+
+PROPERTIES = {"stages": '["quantize"]', "max_accuracy_drop": 0.05, "version": "0.1.0"}
+
+
+@pytest.fixture(scope="module")
+def outputs(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("outputs")
+    Executor().Do(inputs.artifacts(), outputs_under(root), {**PROPERTIES, "seed": 3})
+    return root
+
+
+def test_report_tells_all_variants(outputs: Path) -> None:
+    report = json.loads((outputs / "report/report.json").read_text(encoding="utf-8"))
+    names = {row["name"] for row in report["variants"]}
+    assert {"float32", "float16", "dynamic", "int8"} <= names
+    assert {path.stem for path in (outputs / "report/variants").iterdir()} == names
+    assert report["parent"]["validation_images"] == 40
+    assert report["budget"] == {"max_accuracy_drop": 0.05, "max_bytes": None, "max_latency_ms": None}
+    assert report["seconds"] > 0
+
+
+def test_tflite_model_is_the_selected_variant_with_lineage(outputs: Path) -> None:
+    report = json.loads((outputs / "report/report.json").read_text(encoding="utf-8"))
+    bundle = Path(path_utils.serving_model_path(str(outputs / "tflite_model")))
+    description = json.loads((bundle / "model.json").read_text(encoding="utf-8"))
+    assert sorted(path.name for path in bundle.iterdir()) == ["labels.txt", "model.json", "model.tflite"]
+    assert description["name"] == report["selected"]
+    assert description["labels"] == CLASS_NAMES
+    assert description["lineage"] == {"model": 7, "transformed_examples": 8, "transform_graph": 9}
+    selected = outputs / f"report/variants/{report['selected']}.tflite"
+    assert (bundle / "model.tflite").read_bytes() == selected.read_bytes()
+
+
+def test_both_models_know_the_stripes(outputs: Path) -> None:
+    images, labels = striped_images(20, IMAGE_SIZE, seed=9)
+    bundle = Path(path_utils.serving_model_path(str(outputs / "tflite_model")))
+    from_bytes = TFLiteClassifier(bundle / "model.tflite").predict(images)
+    saved_model = tf.saved_model.load(path_utils.serving_model_path(str(outputs / "saved_model")))
+    answer = saved_model.signatures["serving_images"](images=tf.constant(images))
+    np.testing.assert_array_equal(from_bytes.argmax(axis=1), labels)
+    assert [name.decode() for name in answer["label"].numpy()] == [CLASS_NAMES[label] for label in labels]
+    np.testing.assert_allclose(answer["probabilities"].numpy(), from_bytes, atol=0.05)
+
+
+def test_budget_reaches_the_engine_and_nothing_is_left(inputs: Inputs, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"compression\.budget\.max_bytes 100"):
+        Executor().Do(inputs.artifacts(), outputs_under(tmp_path), {**PROPERTIES, "stages": "[]", "max_bytes": 100})
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_in_a_pipeline_the_stock_pusher_takes_the_bundle(inputs: Inputs, tmp_path: Path) -> None:
+    model = tfx.dsl.Importer(str(inputs.model), standard_artifacts.Model).with_id("Model")
+    examples = tfx.dsl.Importer(
+        str(inputs.examples), standard_artifacts.Examples, properties={"split_names": json.dumps(features.SPLITS)}
+    ).with_id("Examples")
+    graph = tfx.dsl.Importer(str(inputs.transform_graph), standard_artifacts.TransformGraph).with_id("Graph")
+    compression = Compression(
+        model.outputs["result"],
+        examples.outputs["result"],
+        graph.outputs["result"],
+        stages=[],
+        max_accuracy_drop=0,
+        max_bytes=10**6,
+        version="0.1.0",
+    )
+    destination = tfx.proto.PushDestination.Filesystem(base_directory=str(tmp_path / "pushed"))
+    pusher = tfx.components.Pusher(
+        model=compression.outputs["tflite_model"],
+        push_destination=tfx.proto.PushDestination(filesystem=destination),
+    )
+    pipeline = tfx.dsl.Pipeline(
+        "compression",
+        str(tmp_path / "root"),
+        components=[model, examples, graph, compression, pusher],
+        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
+            str(tmp_path / "metadata.db")
+        ),
+    )
+    BeamDagRunner().run(pipeline)
+    [version] = (tmp_path / "pushed").iterdir()
+    description = json.loads((version / "model.json").read_text(encoding="utf-8"))
+    assert (description["name"], description["labels"]) == ("float32", CLASS_NAMES)
+    assert len(set(description["lineage"].values())) == 3

@@ -1,0 +1,73 @@
+"""Image files made on the spot, for tests."""
+
+import io
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def picture(width: int = 24, height: int = 16, seed: int = 0) -> np.ndarray:
+    """Returns a smooth colour picture, uint8 [height, width, 3], that differs from seed to seed and in all corners."""
+    rng = np.random.default_rng(seed)
+    corners = Image.fromarray(rng.integers(0, 256, (3, 3, 3), dtype=np.uint8))
+    return np.asarray(corners.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def encoded(pixels: np.ndarray | Image.Image, image_format: str = "PNG", **options: Any) -> bytes:
+    """Returns the picture as a file's content; options are those of Pillow's save."""
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def jpeg(pixels: np.ndarray | Image.Image, **options: Any) -> bytes:
+    """Returns the picture as a JPEG whose colours are close to the original."""
+    return encoded(pixels, "JPEG", **{"quality": 95, "subsampling": 0, **options})
+
+
+def png_header(width: int, height: int) -> bytes:
+    """Returns an RGB PNG of any size it likes to claim, without any pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", b"")
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def with_orientation(orientation: int) -> Image.Exif:
+    """Returns EXIF data that holds an orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def write(path: Path, content: bytes) -> Path:
+    """Writes a file and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def write_tree(root: Path, classes: Mapping[str, int], width: int = 24, height: int = 16, first: int = 0) -> Path:
+    """Writes a class-per-folder tree of JPEGs, all different.
+
+    Args:
+        root: the data folder.
+        classes: number of images by folder, which may be several levels deep.
+        width: of the images.
+        height: of the images.
+        first: seed of the first image, so that several trees hold different ones.
+    """
+    seed = first
+    for folder, count in classes.items():
+        for number in range(count):
+            write(root / folder / f"{number:03d}.jpg", jpeg(picture(width, height, seed)))
+            seed += 1
+    return root

@@ -1,0 +1,179 @@
+"""Decoding of every kind of image that people send, against values computed without Pillow's conversions."""
+
+import io
+
+import numpy as np
+import pytest
+from edge_images import encode, photo
+from numpy.typing import NDArray
+from PIL import Image
+
+from serving.errors import ServingError
+from serving.preprocessing import decode_image, to_pixels
+
+HEIGHT, WIDTH = 32, 48
+ORIENTATION_TAG = 0x0112
+REFUSALS = r"not an image of a known format|broken image"
+
+# EXIF 2.32, tag Orientation: how the stored rows and columns are turned for viewing.
+VIEWED = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+    8: np.rot90,
+}
+
+
+def _decode(data: bytes) -> NDArray[np.int64]:
+    image = decode_image(data)
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(np.int64)
+
+
+def _over_white(color: NDArray[np.int64], alpha: NDArray[np.int64]) -> NDArray[np.float64]:
+    return color * (alpha / 255) + 255 * (1 - alpha / 255)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("orientation", VIEWED)
+def test_exif_orientation_is_applied(rng: np.random.Generator, image_format: str, orientation: int) -> None:
+    image = photo(rng, HEIGHT, WIDTH)
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = orientation
+    stored = _decode(encode(image, image_format))
+    np.testing.assert_array_equal(_decode(encode(image, image_format, exif=exif)), VIEWED[orientation](stored))
+
+
+@pytest.mark.parametrize(("image_format", "tolerance"), [("TIFF", 1), ("JPEG", 4)])
+@pytest.mark.parametrize("inks", [(0, 0, 0, 0), (255, 0, 0, 0), (0, 128, 64, 0), (10, 20, 30, 200), (0, 0, 0, 255)])
+def test_cmyk_is_converted(image_format: str, tolerance: int, inks: tuple[int, ...]) -> None:
+    image = Image.new("CMYK", (WIDTH, HEIGHT), inks)
+    options = {"quality": 100} if image_format == "JPEG" else {}
+    expected = [(255 - ink) * (255 - inks[3]) / 255 for ink in inks[:3]]
+    assert np.abs(_decode(encode(image, image_format, **options)) - expected).max() <= tolerance
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
+def test_sixteen_bit_gray_is_scaled(image_format: str) -> None:
+    samples = np.linspace(0, 65535, HEIGHT * WIDTH).round().astype(np.uint16).reshape(HEIGHT, WIDTH)
+    decoded = _decode(encode(Image.fromarray(samples), image_format))
+    assert np.abs(decoded - samples[..., np.newaxis] / 257).max() <= 1
+    assert (decoded.min(), decoded.max()) == (0, 255)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_sixteen_bit_png_of_any_kind_is_scaled(rng: np.random.Generator, channels: int) -> None:
+    import tensorflow as tf
+
+    samples = rng.integers(0, 65536, (HEIGHT, WIDTH, channels), dtype=np.uint16)
+    scaled = samples / 257
+    color = scaled[..., :-1] if channels in (2, 4) else scaled
+    expected = _over_white(color, scaled[..., -1:]) if channels in (2, 4) else color
+    decoded = _decode(tf.io.encode_png(samples).numpy())
+    # Colour, alpha and their blend may each be off by one.
+    assert np.abs(decoded - expected).max() <= 3
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF", "WEBP"])
+def test_alpha_is_laid_over_white(rng: np.random.Generator, image_format: str) -> None:
+    rgba = rng.integers(0, 256, (HEIGHT, WIDTH, 4), dtype=np.uint8)
+    options = {"lossless": True, "exact": True} if image_format == "WEBP" else {}
+    decoded = _decode(encode(Image.fromarray(rgba, "RGBA"), image_format, **options))
+    exact = rgba.astype(np.int64)
+    assert np.abs(decoded - _over_white(exact[..., :3], exact[..., 3:])).max() <= 1
+
+
+def test_gray_with_alpha_is_laid_over_white(rng: np.random.Generator) -> None:
+    gray_alpha = rng.integers(0, 256, (HEIGHT, WIDTH, 2), dtype=np.uint8)
+    decoded = _decode(encode(Image.fromarray(gray_alpha, "LA"), "PNG"))
+    exact = gray_alpha.astype(np.int64)
+    assert np.abs(decoded - _over_white(exact[..., :1], exact[..., 1:])).max() <= 1
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "GIF"])
+def test_transparent_palette_entries_become_white(image_format: str) -> None:
+    indices = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) % 3
+    image = Image.fromarray(indices, "P")
+    image.putpalette([250, 0, 0, 0, 240, 0, 0, 0, 230])
+    decoded = _decode(encode(image, image_format, transparency=1))
+    np.testing.assert_array_equal(decoded, np.array([[250, 0, 0], [255, 255, 255], [0, 0, 230]])[indices])
+
+
+def test_a_transparent_color_becomes_white() -> None:
+    image = Image.new("RGB", (WIDTH, HEIGHT), (10, 20, 30))
+    image.paste((90, 80, 70), (0, 0, WIDTH // 2, HEIGHT))
+    decoded = _decode(encode(image, "PNG", transparency=(10, 20, 30)))
+    np.testing.assert_array_equal(decoded[0, [0, -1]], [[90, 80, 70], [255, 255, 255]])
+
+
+@pytest.mark.parametrize("mode", ["1", "L"])
+def test_gray_has_three_equal_channels(rng: np.random.Generator, mode: str) -> None:
+    gray = photo(rng, HEIGHT, WIDTH).convert(mode)
+    expected = np.repeat(np.asarray(gray.convert("L"))[..., np.newaxis], 3, axis=2)
+    np.testing.assert_array_equal(_decode(encode(gray, "PNG")), expected)
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
+def test_the_first_frame_of_an_animation_counts(image_format: str) -> None:
+    first, second = Image.new("RGB", (WIDTH, HEIGHT), "red"), Image.new("RGB", (WIDTH, HEIGHT), "blue")
+    options = {"lossless": True} if image_format == "WEBP" else {}
+    data = encode(first, image_format, save_all=True, append_images=[second], **options)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.n_frames == 2
+    # An MPO is two JPEGs, whose red is not quite pure.
+    assert np.abs(_decode(data) - (255, 0, 0)).max() <= 1
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"%!PS-Adobe-3.0"])
+def test_what_is_not_an_image_is_refused(data: bytes) -> None:
+    with pytest.raises(ServingError, match=REFUSALS):
+        decode_image(data)
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "PPM", "JPEG2000"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_truncated_file_is_refused(rng: np.random.Generator, image_format: str, share: float) -> None:
+    data = encode(photo(rng, 200, 200), image_format)
+    with pytest.raises(ServingError, match=REFUSALS) as caught:
+        decode_image(data[: int(len(data) * share)])
+    assert "\n" not in str(caught.value)
+
+
+def test_formats_with_dangerous_decoders_are_not_tried() -> None:
+    with pytest.raises(ServingError, match="not an image of a known format"):
+        decode_image(encode(Image.new("RGB", (8, 8)), "EPS"))
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded() -> None:
+    data = encode(Image.new("L", (WIDTH, HEIGHT)), "PNG")
+    decode_image(data, max_pixels=WIDTH * HEIGHT)
+    with pytest.raises(ServingError, match=r"48 x 32 pixels are more than the 1,535 allowed"):
+        decode_image(data, max_pixels=WIDTH * HEIGHT - 1)
+
+
+@pytest.mark.parametrize("samples", [np.ones((8, 8), np.float32), np.full((8, 8), -1), np.full((8, 8), 65536)])
+def test_numbers_of_which_none_is_white_are_refused(samples: NDArray[np.generic]) -> None:
+    image = Image.fromarray(samples if samples.dtype == np.float32 else samples.astype(np.int32))
+    with pytest.raises(ServingError, match="no value is white"):
+        decode_image(encode(image, "TIFF"))
+
+
+def test_damaged_metadata_do_not_spoil_the_picture(rng: np.random.Generator) -> None:
+    image = photo(rng, HEIGHT, WIDTH)
+    damaged = encode(image, "PNG", exif=b"Exif\x00\x00junk")
+    np.testing.assert_array_equal(_decode(damaged), np.asarray(image))
+
+
+def test_pixels_are_squashed_to_a_square(rng: np.random.Generator) -> None:
+    pixels = to_pixels(photo(rng, 100, 40), 24)
+    assert pixels.shape == (24, 24, 3)
+    assert pixels.dtype == np.uint8

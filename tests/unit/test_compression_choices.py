@@ -1,0 +1,94 @@
+"""Compression's choices that need no model: the variant that ships and the images that calibrate."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from components.compression.data import LabelledImages, choose_representative
+from components.compression.interpreter import TensorSpec
+from components.compression.measurement import Measurement
+from components.compression.selection import Budget, excesses, select
+from trainer_module.errors import UserError
+
+LARGE = Measurement(
+    bytes=1000,
+    deflated_bytes=900,
+    accuracy=0.95,
+    agreement=1.0,
+    latency_ms=2.0,
+    latency_p95_ms=3.0,
+    latency_all_threads_ms=1.0,
+    sparsity=0.0,
+    unique_weights=99,
+)
+SMALL = dataclasses.replace(LARGE, bytes=400, accuracy=0.90, latency_ms=1.0)
+MEASUREMENTS = {"large": LARGE, "small": SMALL}
+
+
+def test_smallest_inside_the_budget() -> None:
+    assert select(MEASUREMENTS, 0.95, Budget(max_accuracy_drop=0.05)) == "small"
+    assert select(MEASUREMENTS, 0.95, Budget(max_accuracy_drop=0.049)) == "large"
+
+
+def test_of_equal_sizes_the_more_accurate() -> None:
+    measurements = {"worse": SMALL, "better": dataclasses.replace(SMALL, accuracy=0.94)}
+    assert select(measurements, 0.95, Budget(max_accuracy_drop=0.1)) == "better"
+
+
+def test_limits_are_inclusive() -> None:
+    assert excesses(SMALL, 0.95, Budget(max_accuracy_drop=0.95 - 0.90, max_bytes=400, max_latency_ms=1.0)) == []
+
+
+def test_gain_in_accuracy_is_no_drop() -> None:
+    assert excesses(LARGE, 0.90, Budget(max_accuracy_drop=0.0)) == []
+
+
+@pytest.mark.parametrize(
+    ("budget", "nearest"),
+    [
+        (Budget(0.1, max_bytes=300), r"small: 400 bytes > compression\.budget\.max_bytes 300"),
+        (Budget(0.1, max_latency_ms=0.5), r"small: 1 ms > compression\.budget\.max_latency_ms 0\.5"),
+        (
+            Budget(0.001, max_bytes=900),
+            r"small: accuracy drop 0\.0500 > compression\.budget\.max_accuracy_drop 0\.001",
+        ),
+        (Budget(0.001, max_bytes=999), "large: 1000 bytes"),
+    ],
+)
+def test_nearest_miss_is_named(budget: Budget, nearest: str) -> None:
+    with pytest.raises(UserError, match=nearest):
+        select(MEASUREMENTS, 0.95, budget)
+
+
+def make_train(counts: list[int]) -> LabelledImages:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    images = np.zeros((len(labels), 2, 2, 3), np.uint8)
+    images[:, 0, 0, 0] = labels
+    images[:, 1, 1, 1] = np.arange(len(labels)) % 256
+    return LabelledImages(images, labels)
+
+
+def test_rare_classes_calibrate_as_much_as_they_can() -> None:
+    chosen = choose_representative(make_train([200, 3, 50]), seed=0, count=30)
+    assert np.bincount(chosen[:, 0, 0, 0]).tolist() == [14, 3, 13]
+
+
+def test_representative_images_follow_the_seed() -> None:
+    train = make_train([50, 50])
+    chosen = choose_representative(train, seed=4, count=20)
+    np.testing.assert_array_equal(chosen, choose_representative(train, seed=4, count=20))
+    assert (chosen != choose_representative(train, seed=5, count=20)).any()
+
+
+def test_small_train_split_is_used_whole() -> None:
+    train = make_train([2, 3])
+    assert len(choose_representative(train, seed=0)) == 5
+
+
+def test_stored_values_are_rounded_and_clipped() -> None:
+    spec = TensorSpec("image", (1, 2, 2, 3), "int8", scale=2.0, zero_point=-128)
+    np.testing.assert_array_equal(spec.encode(np.array([0, 3.2, 255, 9999])), np.array([-128, -126, 0, 127], np.int8))
+    np.testing.assert_array_equal(spec.decode(np.array([-128, -126], np.int8)), np.array([0, 4], np.float32))

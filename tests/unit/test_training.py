@@ -1,0 +1,103 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from tests.transformed_files import striped_images, write_transformed
+from trainer_module import acceleration, input_pipeline, training
+from trainer_module.errors import UserError
+from trainer_module.settings import (
+    AccelerationSettings,
+    AugmentationSettings,
+    ModelSettings,
+    TrainerSettings,
+    TrainingSettings,
+)
+
+SMALLEST = ModelSettings(architecture="separable", width=0.1)
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("splits")
+    train = write_transformed(directory / "train.gz", *striped_images(96, 16))
+    validation = write_transformed(directory / "validation.gz", *striped_images(32, 16, seed=1))
+    return input_pipeline.measure([train]), input_pipeline.measure([validation])
+
+
+def _settings(**changes):
+    values = {
+        "image_size": 16,
+        "model": SMALLEST,
+        "trainer": TrainerSettings(epochs=4, batch_size=32, augmentation=AugmentationSettings()),
+        "acceleration": AccelerationSettings(mode="manual"),
+    }
+    return TrainingSettings(**(values | changes))
+
+
+def test_training_learns_and_records_what_it_did(splits, tmp_path):
+    result = training.train(_settings(trainer=TrainerSettings(epochs=12, batch_size=16)), *splits, 2, tmp_path)
+    record = json.loads(json.dumps(result.to_json()))
+    assert record["validation_accuracy"] == max(result.history["val_accuracy"]) > 0.9
+    assert record["params"] == result.model.count_params()
+    assert record["acceleration"]["chosen"] == {"jit": False, "precision": "float32", "steps_per_execution": 1}
+    progress = json.loads((tmp_path / training.PROGRESS_FILE).read_text())
+    assert progress["epoch"] == record["epochs"]
+    assert progress["step"] == progress["steps"] == 6
+    assert list(tmp_path.glob("train/events.out.tfevents.*"))
+
+
+def test_the_model_has_the_weights_of_the_best_epoch(splits, tmp_path):
+    result = training.train(_settings(), *splits, 2, tmp_path)
+    images, labels = zip(*input_pipeline.evaluation_batches(splits[1], 16, 32).as_numpy_iterator(), strict=True)
+    predicted = result.model.predict(np.concatenate(images), verbose=0).argmax(axis=1)
+    assert (predicted == np.concatenate(labels)).mean() == pytest.approx(max(result.history["val_accuracy"]))
+
+
+def test_a_seed_repeats_the_training(splits, tmp_path):
+    runs = [training.train(_settings(seed=5), *splits, 2, tmp_path / str(run)) for run in (1, 2)]
+    for first, second in zip(runs[0].model.get_weights(), runs[1].model.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_mixed_precision_gives_a_float32_model(splits, tmp_path):
+    how = AccelerationSettings(mode="manual", precision="bfloat16")
+    result = training.train(_settings(acceleration=how), *splits, 2, tmp_path)
+    assert result.choice.chosen.precision == "bfloat16"
+    assert {layer.compute_dtype for layer in result.model.layers} == {"float32"}
+
+
+def test_an_empty_split_is_refused(splits, tmp_path):
+    with pytest.raises(UserError, match="validation split has no images"):
+        training.train(_settings(), splits[0], input_pipeline.Records((), 0, 0), 2, tmp_path)
+
+
+def test_auto_times_candidates_and_keeps_the_fastest(splits):
+    settings = _settings(acceleration=AccelerationSettings(mode="auto"), model=SMALLEST)
+    batch = next(input_pipeline.training_batches(splits[0], 16, 32, AugmentationSettings(), None).as_numpy_iterator())
+    strategy = acceleration.distribution_strategy(settings.acceleration)
+
+    def build(how):
+        return training._compiled_model(settings, 2, 3, how, strategy)
+
+    choice = acceleration.choose(settings.acceleration, build, batch, total_steps=1_000_000, strategy=strategy)
+    measured = [probe for probe in choice.probes if probe.outcome == "measured"]
+    assert len(measured) >= 3
+    assert choice.chosen == min(measured, key=lambda probe: probe.seconds_per_step).candidate
+    assert all(math.isfinite(probe.loss) for probe in measured)
+
+
+def test_auto_measures_no_more_than_a_short_training_is_worth(splits):
+    settings = _settings(acceleration=AccelerationSettings(mode="auto"), model=SMALLEST)
+    batch = next(input_pipeline.training_batches(splits[0], 16, 32, AugmentationSettings(), None).as_numpy_iterator())
+    strategy = acceleration.distribution_strategy(settings.acceleration)
+
+    def build(how):
+        return training._compiled_model(settings, 2, 3, how, strategy)
+
+    choice = acceleration.choose(settings.acceleration, build, batch, total_steps=12, strategy=strategy)
+    assert [probe.outcome for probe in choice.probes[1:]] == [
+        "not measured: it would take longer than a tenth of the training"
+    ] * 3
+    assert choice.chosen == acceleration.Acceleration()

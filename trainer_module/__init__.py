@@ -1,0 +1,1 @@
+"""Code that TFX loads inside Transform, Trainer and Evaluator: features, preprocessing, models, input, training."""

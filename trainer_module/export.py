@@ -1,0 +1,87 @@
+"""The SavedModel that TensorFlow Serving loads, with its signatures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import tensorflow as tf
+
+from trainer_module import features
+from trainer_module.preprocessing import decode_images
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import tf_keras as keras
+
+# The file beside Format-Serving in the Trainer's model artifact: the model that Compression goes on from.
+KERAS_MODEL_FILE = "keras_model.keras"
+
+
+class ServingModel(tf.Module):
+    """A classifier with the signatures of Trimline's contract.
+
+    * `serving_default`: `image_bytes` string [N] (encoded images)
+      -> `label` string [N], `probabilities` float32 [N, C].
+    * `serving_images`: `images` uint8 [N, S, S, 3] -> the same.
+    * `serving_examples`: `examples` string [N] (serialised tf.Example with image/encoded)
+      -> `classes` string [N, C], `scores` float32 [N, C], which is what the Classify API answers.
+    """
+
+    def __init__(self, model: keras.Model, class_names: Sequence[str], image_size: int) -> None:
+        """Wraps a Keras model.
+
+        Args:
+            model: float32 pixels [N, S, S, 3] in [0, 255] -> probabilities [N, C].
+            class_names: Names of the C classes in the order of the model's outputs.
+            image_size: S, in pixels.
+        """
+        super().__init__()
+        self.model = model
+        self.class_names = tf.constant(list(class_names))
+        self.image_size = image_size
+
+    def _probabilities(self, pixels: tf.Tensor) -> tf.Tensor:
+        return tf.cast(self.model(tf.cast(pixels, tf.float32), training=False), tf.float32)
+
+    def _predict(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities = self._probabilities(pixels)
+        label = tf.gather(self.class_names, tf.argmax(probabilities, axis=1))
+        return {"label": label, "probabilities": probabilities}
+
+    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        """Traces the signatures, by name."""
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+        def from_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            return self._predict(decode_images(image_bytes, self.image_size))
+
+        shape = [None, self.image_size, self.image_size, 3]
+
+        @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8, name="images")])
+        def from_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            return self._predict(images)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+        def from_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+            feature_spec = {features.IMAGE_ENCODED: tf.io.FixedLenFeature([], tf.string)}
+            encoded = tf.io.parse_example(examples, feature_spec)[features.IMAGE_ENCODED]
+            scores = self._probabilities(decode_images(encoded, self.image_size))
+            classes = tf.broadcast_to(self.class_names[tf.newaxis], tf.shape(scores))
+            return {"classes": classes, "scores": scores}
+
+        functions = {"serving_default": from_bytes, "serving_images": from_images, "serving_examples": from_examples}
+        return {name: function.get_concrete_function() for name, function in functions.items()}
+
+
+def save_serving_model(model: keras.Model, directory: str, class_names: Sequence[str], image_size: int) -> None:
+    """Writes a SavedModel with the signatures of `ServingModel`.
+
+    Args:
+        model: float32 pixels [N, S, S, 3] in [0, 255] -> probabilities [N, C].
+        directory: Where to write it.
+        class_names: Names of the C classes in the order of the model's outputs.
+        image_size: S, in pixels.
+    """
+    module = ServingModel(model, class_names, image_size)
+    tf.saved_model.save(module, directory, signatures=module.signatures())

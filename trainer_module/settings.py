@@ -1,0 +1,74 @@
+"""Settings of the model and of its training: a typed tree that the Trainer receives as JSON."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Base of every settings group: unknown keys are errors, and values do not change once they are read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class ModelSettings(Settings):
+    """Which network is trained."""
+
+    architecture: Literal["lean", "separable", "pooling", "naive"] = Field(
+        "lean",
+        description="Network: lean (separable residual blocks, the default), or a rung of the ladder: "
+        "separable (depthwise + pointwise), pooling (plain convolutions, pooled), naive (Flatten + dense head).",
+    )
+    width: float = Field(1.0, ge=0.1, le=4.0, description="Multiplier of the number of channels of every layer.")
+    dropout: float = Field(0.1, ge=0.0, lt=1.0, description="Share of the head's inputs dropped while training.")
+
+
+class AugmentationSettings(Settings):
+    """Random changes of the training images; never of the images that are evaluated."""
+
+    flip: bool = Field(True, description="Mirror half of the images left to right.")
+    shift: float = Field(0.1, ge=0.0, le=0.5, description="Largest shift, as a share of the image's side.")
+
+
+class TrainerSettings(Settings):
+    """How long and how the network is trained."""
+
+    epochs: int = Field(30, ge=1, le=10_000, description="Most passes over the training images.")
+    batch_size: int = Field(64, ge=1, le=8192, description="Images per optimizer step.")
+    learning_rate: float = Field(0.003, gt=0.0, le=1.0, description="Peak of the cosine schedule (AdamW).")
+    warmup_share: float = Field(0.1, ge=0.0, lt=1.0, description="Share of all steps in which the rate rises from 0.")
+    weight_decay: float = Field(0.01, ge=0.0, le=1.0, description="Decoupled weight decay of AdamW.")
+    label_smoothing: float = Field(0.05, ge=0.0, lt=1.0, description="Label smoothing of the cross-entropy.")
+    patience: int = Field(10, ge=1, description="Epochs without a better validation accuracy before training stops.")
+    augmentation: AugmentationSettings = AugmentationSettings()
+
+
+class AccelerationSettings(Settings):
+    """How the steps are executed: each trick is a switch, and `auto` measures which to use."""
+
+    mode: Literal["auto", "manual"] = Field(
+        "auto",
+        description="auto times a few steps of each candidate on this device and keeps the fastest; "
+        "manual uses the switches below as they are.",
+    )
+    jit: bool = Field(False, description="Compile the step with XLA (manual mode).")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Compute precision; float16 uses loss scaling (manual mode)."
+    )
+    steps_per_execution: int = Field(1, ge=1, le=1000, description="Steps fused into one call (manual mode).")
+    strategy: Literal["auto", "none", "mirrored", "multi_worker"] = Field(
+        "auto",
+        description="tf.distribute strategy: auto takes multi_worker with TF_CONFIG, mirrored with several GPUs.",
+    )
+
+
+class TrainingSettings(Settings):
+    """All that the Trainer's run_fn needs to know."""
+
+    image_size: int = Field(ge=8, le=1024)
+    seed: int | None = None
+    model: ModelSettings = ModelSettings()
+    trainer: TrainerSettings = TrainerSettings()
+    acceleration: AccelerationSettings = AccelerationSettings()
