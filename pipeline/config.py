@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from trainer_module.errors import UserError
@@ -224,4 +225,16 @@ def _describe(path: list[str]) -> str:
     if not path:
         return ""
     field = _group_at(path[:-1]).model_fields[path[-1]]
-    return f" {path[-1]}: {field.description}" if field.description else ""
+    valid = f" Valid: {_range(field)}." if _range(field) else ""
+    return f"{valid} {path[-1]}: {field.description}" if field.description else valid
+
+
+def _range(field: FieldInfo) -> str:
+    """Says what the numeric bounds of a field allow, for example "1 to 10000" or "0 to below 1"."""
+    kinds = ("ge", "gt", "le", "lt")
+    bounds = {kind: getattr(item, kind) for item in field.metadata for kind in kinds if hasattr(item, kind)}
+    low = f"above {bounds['gt']:.16g}" if "gt" in bounds else f"{bounds['ge']:.16g}" if "ge" in bounds else ""
+    high = f"below {bounds['lt']:.16g}" if "lt" in bounds else f"{bounds['le']:.16g}" if "le" in bounds else ""
+    if low and high:
+        return f"{low} to {high}"
+    return f"at least {low}" if "ge" in bounds else low or high

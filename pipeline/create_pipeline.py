@@ -11,6 +11,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx import v1 as tfx
 from tfx.dsl.components.common.resolver import Resolver
 
+from components.atomic_pusher.component import AtomicPusher
 from components.baseline_resolver.strategy import LatestReleasedStrategy
 from components.compression.component import Compression
 from components.example_validator.component import StrictExampleValidator
@@ -225,8 +226,8 @@ def _evaluator(
 
 def _pusher(
     model: tfx.types.BaseChannel, blessing: tfx.types.BaseChannel, directory: Path | str
-) -> tfx.components.Pusher:
+) -> AtomicPusher:
     filesystem = tfx.proto.PushDestination.Filesystem(base_directory=str(directory))
-    return tfx.components.Pusher(
+    return AtomicPusher(
         model=model, model_blessing=blessing, push_destination=tfx.proto.PushDestination(filesystem=filesystem)
     )

@@ -7,7 +7,7 @@ import json
 from pipeline.config import PipelineSettings
 from trainer_module.settings import Settings
 
-_HEADER = "# Settings of Trimline. Every line shows a default: uncomment and change what you need.\n"
+_HEADER = "## Settings of Trimline. Every line with a single # is a default: uncomment and change what you need.\n"
 
 
 def commented_settings() -> str:
@@ -23,5 +23,5 @@ def _lines(settings: Settings, depth: int) -> list[str]:
         if isinstance(value, Settings):
             lines += [f"{indent}{name}:", *_lines(value, depth + 1)]
         else:
-            lines += [f"{indent}# {field.description}", f"{indent}# {name}: {json.dumps(value)}"]
+            lines += [f"{indent}## {field.description}", f"{indent}# {name}: {json.dumps(value)}"]
     return lines

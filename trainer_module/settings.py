@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Settings(BaseModel):
     """Base of every settings group: unknown keys are errors, and values do not change once they are read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_group_is_default(cls, value: Any) -> Any:
+        """Reads `trainer:` with nothing under it, as in a settings file that is all comments, as the defaults."""
+        return {} if value is None else value
 
 
 class ModelSettings(Settings):

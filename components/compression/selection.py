@@ -1,4 +1,4 @@
-"""The choice of the variant that ships: the smallest file inside the budget."""
+"""The choice of the variant that ships: the smallest inside the budget."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Differences of accuracies such as 0.95 - 0.94 are off by some 1e-17, which must not decide.
 _ROUNDING = 1e-9
+# Files that differ by less are equally small in practice; then the better model ships.
+_EQUALLY_SMALL = 1.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +73,10 @@ def excesses(measurement: Measurement, parent_accuracy: float, budget: Budget) -
 
 
 def select(measurements: Mapping[str, Measurement], parent_accuracy: float, budget: Budget) -> str:
-    """Chooses the smallest variant inside the budget; of equally small ones the more accurate.
+    """Chooses the smallest variant inside the budget; of equally small ones the better.
+
+    Small is what remains after deflation: that is what a package or a download carries, and file bytes alone would hide
+    what full-integer weights, pruning and clustering save.
 
     Args:
         measurements: Figures of every variant that passed its checks, by name; not empty.
@@ -87,7 +92,9 @@ def select(measurements: Mapping[str, Measurement], parent_accuracy: float, budg
     over = {name: excesses(measurement, parent_accuracy, budget) for name, measurement in measurements.items()}
     fitting = [name for name, found in over.items() if not found]
     if fitting:
-        return min(fitting, key=lambda name: (measurements[name].bytes, -measurements[name].accuracy))
+        limit = _EQUALLY_SMALL * min(measurements[name].deflated_bytes for name in fitting)
+        small = (name for name in fitting if measurements[name].deflated_bytes <= limit)
+        return max(small, key=lambda name: (measurements[name].accuracy, measurements[name].agreement))
     nearest = min(over, key=lambda name: max(excess.amount for excess in over[name]))
     reasons = " and ".join(excess.reason for excess in over[nearest])
     raise UserError(

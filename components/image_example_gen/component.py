@@ -4,6 +4,7 @@ from tfx import types
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import standard_artifacts
 
+from components.image_example_gen import spec
 from components.image_example_gen.driver import Driver
 from components.image_example_gen.engine.settings import IngestSettings
 from components.image_example_gen.executor import Executor
@@ -30,6 +31,8 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
             version: version of Trimline; part of the cache key, since TFX's cache does not see code.
             settings: what may be read, how it is split and when ingest gives up.
         """
+        # On Kubeflow, a parameter that is there but has no value would be missed.
+        optional = {} if settings.shards is None else {spec.SHARDS: settings.shards}
         super().__init__(
             spec=ImageExampleGenSpec(
                 input_base=input_base,
@@ -39,8 +42,8 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
                 validation_fraction=settings.validation_fraction,
                 test_fraction=settings.test_fraction,
                 max_quarantined=settings.max_quarantined,
-                shards=settings.shards,
                 examples=types.Channel(type=standard_artifacts.Examples),
                 report=types.Channel(type=IngestReport),
+                **optional,
             )
         )

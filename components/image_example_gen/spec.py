@@ -28,7 +28,8 @@ class IngestReport(Artifact):
     `shards.jsonl` (a line per shard, with class, split and SHA-256 of each image).
     """
 
-    TYPE_NAME = "IngestReport"
+    # TFX's Kubeflow compiler takes nothing but "package.Class" for a name, and its container imports that.
+    TYPE_NAME = "components.IngestReport"
 
 
 class ImageExampleGenSpec(ComponentSpec):

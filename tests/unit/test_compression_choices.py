@@ -24,7 +24,7 @@ LARGE = Measurement(
     sparsity=0.0,
     unique_weights=99,
 )
-SMALL = dataclasses.replace(LARGE, bytes=400, accuracy=0.90, latency_ms=1.0)
+SMALL = dataclasses.replace(LARGE, bytes=400, deflated_bytes=350, accuracy=0.90, latency_ms=1.0)
 MEASUREMENTS = {"large": LARGE, "small": SMALL}
 
 
@@ -33,9 +33,19 @@ def test_smallest_inside_the_budget() -> None:
     assert select(MEASUREMENTS, 0.95, Budget(max_accuracy_drop=0.049)) == "large"
 
 
+def test_the_size_is_what_remains_after_deflation() -> None:
+    measurements = {"small file": SMALL, "small download": dataclasses.replace(SMALL, bytes=500, deflated_bytes=300)}
+    assert select(measurements, 0.95, Budget(max_accuracy_drop=0.1)) == "small download"
+
+
 def test_of_equal_sizes_the_more_accurate() -> None:
-    measurements = {"worse": SMALL, "better": dataclasses.replace(SMALL, accuracy=0.94)}
+    measurements = {"worse": SMALL, "better": dataclasses.replace(SMALL, deflated_bytes=355, accuracy=0.94)}
     assert select(measurements, 0.95, Budget(max_accuracy_drop=0.1)) == "better"
+
+
+def test_of_equally_accurate_ones_the_one_that_agrees_more() -> None:
+    measurements = {"more": SMALL, "less": dataclasses.replace(SMALL, agreement=0.9)}
+    assert select(measurements, 0.95, Budget(max_accuracy_drop=0.1)) == "more"
 
 
 def test_limits_are_inclusive() -> None:

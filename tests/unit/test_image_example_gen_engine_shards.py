@@ -9,7 +9,6 @@ import apache_beam as beam
 import numpy as np
 import pytest
 import tensorflow as tf
-from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
 from components.image_example_gen.engine import report, verdict
@@ -124,7 +123,7 @@ def test_beam_and_tensorflow_read_shards_without_records(tmp_path: Path) -> None
     files = list((tmp_path / "out" / "Split-test").iterdir())
     assert len(files) == 6
     assert len(examples(tmp_path / "out", "test")) == 2
-    with TestPipeline(runner="apache_beam.runners.portability.fn_api_runner.FnApiRunner") as pipeline:
+    with beam.Pipeline(runner="apache_beam.runners.portability.fn_api_runner.FnApiRunner") as pipeline:
         records = pipeline | beam.io.ReadFromTFRecord(str(tmp_path / "out" / "Split-test" / "*"))
         assert_that(records | beam.combiners.Count.Globally(), equal_to([2]))
 

@@ -26,8 +26,8 @@ class SplitRule:
 
     Hashing alone may leave a split of a small class empty. For those classes `moves` overrides the hash: each class
     with at least three distinct readable images has one in each split, by moving the image whose u is nearest to the
-    empty split. With two images there is none for test, with one only train has it. An image that lies in two small
-    classes at once is never moved, since that would mend one class and may break the other.
+    empty split. Of two images one is for training, the other held out; a single one is for training. An image that lies
+    in two small classes at once is never moved, since that would mend one class and may break the other.
 
     A split for which the user has a folder takes no part: it holds what is in the folder.
 

@@ -1,0 +1,1 @@
+"""Pusher whose versions appear whole."""

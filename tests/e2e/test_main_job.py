@@ -1,0 +1,228 @@
+"""The main job, as a user runs it: photos in, pushed model out, twice."""
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from serving.client import PredictClient
+
+pytestmark = pytest.mark.e2e
+
+TRIMLINE = Path(sys.executable).with_name("trimline")
+QUICK = ("--set", "trainer.epochs=8", "--set", "model.width=0.5")
+COMPONENTS = {
+    "ImageExampleGen",
+    "StatisticsGen",
+    "SchemaGen",
+    "StrictExampleValidator",
+    "Transform",
+    "Trainer",
+    "Compression",
+    "EvaluatorFidelity",
+    "EvaluatorRelease",
+    "ReleaseGate",
+    "PusherSavedModel",
+    "PusherTFLite",
+}
+
+
+def _trimline(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([TRIMLINE, *map(str, arguments)], capture_output=True, text=True, timeout=900)
+
+
+def _summary(out: Path) -> dict:
+    return json.loads((out / "report" / "summary.json").read_text())
+
+
+def _write_photos(root: Path, per_class: int = 60) -> Path:
+    """Writes JPEGs of two classes, of several sizes: stripes that lie, stripes that stand."""
+    rng = np.random.default_rng(0)
+    for name in ("lying", "standing"):
+        (root / name).mkdir(parents=True)
+        for index in range(per_class):
+            height, width = rng.integers(40, 90, 2)
+            stripes = np.where(np.arange(height)[:, None, None] // 8 % 2, 210, 60)
+            pixels = np.broadcast_to(stripes, (height, width, 3)) + rng.normal(0, 15, (height, width, 3))
+            pixels = pixels if name == "lying" else pixels.transpose(1, 0, 2)
+            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(root / name / f"{index}.jpg", quality=90)
+    return root
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Runs the embedded default twice and keeps what both runs left."""
+    out = tmp_path_factory.mktemp("digits") / "out"
+    first = _trimline("run", "--output", out, *QUICK)
+    assert first.returncode == 0, first.stdout + first.stderr
+    summary = _summary(out)
+    pushed = sorted(path.name for path in (out / "pushed" / "tflite").iterdir())
+    second = _trimline("run", "--output", out, *QUICK)
+    assert second.returncode == 0, second.stdout + second.stderr
+    return out, first, summary, pushed
+
+
+def test_the_first_run_executes_every_component(digits):
+    _, _, summary, _ = digits
+    assert {component["name"] for component in summary["components"]} == COMPONENTS
+    assert not any(component["cached"] for component in summary["components"])
+    assert summary["status"] == "pushed"
+    assert summary["blessed"] is True
+
+
+def test_the_summary_says_what_was_read_trained_and_shipped(digits):
+    _, _, summary, _ = digits
+    assert summary["images"]["read"] == summary["images"]["used"] == 1797
+    assert summary["images"]["quarantined"] == 0
+    assert 0 < summary["model"]["params"] < 100_000
+    shipped = summary["shipped"]
+    assert shipped["accuracy"] > 0.9
+    assert shipped["deflated_bytes"] < shipped["bytes"] < 200_000
+    assert shipped["latency_ms"] > 0
+    assert {"float32", "float16", "dynamic", "int8"} <= {variant["name"] for variant in summary["variants"]}
+    assert shipped["name"] in {variant["name"] for variant in summary["variants"]}
+    assert summary["acceleration"]["probes"]
+
+
+def test_what_is_printed_is_the_short_table_and_no_library_noise(digits):
+    _, first, _, _ = digits
+    assert "1797 read, 1797 used, 0 quarantined" in first.stdout
+    assert "Test accuracy" in first.stdout
+    assert "Trainer: epoch" in first.stdout
+    assert "tensorflow" not in (first.stdout + first.stderr).lower()
+    assert first.stderr == ""
+
+
+def test_the_second_run_takes_everything_from_the_cache_and_pushes_nothing_new(digits):
+    out, _, _, pushed = digits
+    summary = _summary(out)
+    assert [c["name"] for c in summary["components"] if not c["cached"]] == []
+    assert sorted(path.name for path in (out / "pushed" / "tflite").iterdir()) == pushed
+
+
+def test_the_pushed_bundle_is_complete_and_predicts(digits):
+    out, _, summary, (version,) = digits
+    bundle = out / "pushed" / "tflite" / version
+    manifest = json.loads((bundle / "model.json").read_text())
+    content = (bundle / "model.tflite").read_bytes()
+    assert manifest["sha256"]["model.tflite"] == hashlib.sha256(content).hexdigest()
+    assert len(content) == summary["shipped"]["bytes"]
+    assert sorted((bundle / "labels.txt").read_text().split()) == [str(digit) for digit in range(10)]
+    images = [sorted((out / "digits" / str(digit)).iterdir())[3] for digit in range(10)]
+    answer = _trimline("predict", *images, "--output", out)
+    assert answer.returncode == 0
+    lines = [line.split("\t") for line in answer.stdout.splitlines()]
+    assert [Path(path) for path, _, _ in lines] == images
+    assert sum(label == str(digit) for digit, (_, label, _) in enumerate(lines)) >= 9
+    assert all(0 < float(probability) <= 1 for _, _, probability in lines)
+
+
+def test_the_pushed_saved_model_answers_from_image_bytes(digits):
+    out, _, _, _ = digits
+    (directory,) = (out / "pushed" / "saved_model").iterdir()
+    signature = tf.saved_model.load(str(directory)).signatures["serving_default"]
+    images = [sorted((out / "digits" / str(digit)).iterdir())[5].read_bytes() for digit in range(10)]
+    outputs = signature(image_bytes=tf.constant(images))
+    np.testing.assert_allclose(outputs["probabilities"].numpy().sum(axis=1), 1.0, rtol=1e-4)
+    labels = [label.decode() for label in outputs["label"].numpy()]
+    assert sum(label == str(digit) for digit, label in enumerate(labels)) >= 9
+
+
+def test_status_lists_both_runs(digits):
+    out, _, _, (version,) = digits
+    answer = _trimline("status", "--output", out)
+    assert answer.stdout.count("blessed") == 2
+    assert "12 ran" in answer.stdout
+    assert "12 cached" in answer.stdout
+    assert version in answer.stdout
+
+
+def test_the_report_needs_no_other_file(digits):
+    out, _, summary, _ = digits
+    page = (out / "report" / "index.html").read_text()
+    assert "Blessed and pushed" in page
+    assert f"{summary['model']['params']:,}" in page
+    assert "src=" not in page
+    assert "http" not in page
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Runs on photos with some damage among them."""
+    root = tmp_path_factory.mktemp("photos")
+    data = _write_photos(root / "photos")
+    (data / "lying" / "broken.jpg").write_bytes((data / "lying" / "0.jpg").read_bytes()[:300])
+    (data / "standing" / "page.jpg").write_text("<html>not found</html>")
+    out = root / "out"
+    result = _trimline("run", "--data", data, "--output", out, *QUICK, "--set", "data.image_size=32")
+    return data, out, result
+
+
+def test_a_users_photos_are_learned_and_bad_files_quarantined_by_name(photos):
+    _, out, result = photos
+    assert result.returncode == 0, result.stdout + result.stderr
+    images = _summary(out)["images"]
+    assert (images["read"], images["used"], images["quarantined"]) == (122, 120, 2)
+    assert {item["path"] for item in images["quarantine"]} == {"lying/broken.jpg", "standing/page.jpg"}
+    assert "122 read, 120 used, 2 quarantined" in result.stdout
+
+
+def test_a_gate_that_is_not_met_refuses_and_pushes_nothing(photos):
+    data, out, _ = photos
+    before = sorted((out / "pushed").rglob("*"))
+    options = ("--set", "data.image_size=32", "--set", "gate.min_accuracy=1.0", "--set", "trainer.epochs=1")
+    result = _trimline("run", "--data", data, "--output", out, *options, "--set", "model.width=0.5")
+    assert result.returncode == 3, result.stdout + result.stderr
+    assert "refused by" in result.stderr
+    assert _summary(out)["status"] == "refused"
+    assert sorted((out / "pushed").rglob("*")) == before
+
+
+def test_too_many_bad_files_stop_the_run_with_one_line(tmp_path):
+    data = _write_photos(tmp_path / "photos", per_class=10)
+    for index in range(8):
+        (data / "lying" / f"{index}.jpg").write_bytes(b"")
+    result = _trimline("run", "--data", data, "--output", tmp_path / "out")
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "8 of 20" in result.stderr
+    assert "data.max_quarantined" in result.stderr
+    assert not (tmp_path / "out" / "pushed").exists()
+
+
+def test_the_server_answers_over_http(digits):
+    out, _, _, _ = digits
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen([TRIMLINE, "serve", str(out), "--port", str(port)], stderr=subprocess.DEVNULL)
+    try:
+        image = sorted((out / "digits" / "7").iterdir())[0]
+        with PredictClient(f"http://127.0.0.1:{port}", attempts=30) as client:
+            (prediction,) = client.predict_files([image])
+        assert prediction.label == "7"
+        assert abs(sum(prediction.probabilities) - 1) < 0.02
+    finally:
+        process.terminate()
+        assert process.wait(20) in (0, -15, 143)
+
+
+def test_two_runs_on_one_output_at_once_are_refused(tmp_path, digits):
+    out, _, _, _ = digits
+    first = subprocess.Popen(
+        [TRIMLINE, "run", "--output", str(out), *QUICK], stdout=subprocess.PIPE, env=os.environ, text=True
+    )
+    assert first.stdout is not None
+    first.stdout.readline()
+    second = _trimline("run", "--output", out, *QUICK)
+    assert first.wait(300) == 0
+    assert second.returncode == 2
+    assert "another run is writing there" in second.stderr
