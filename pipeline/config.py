@@ -33,7 +33,11 @@ class DataSettings(Settings):
     test_fraction: float = Field(0.1, gt=0.0, le=0.5, description="Share of photos that the gates judge with.")
     max_side: int = Field(1024, ge=16, le=16_384, description="Longer photos are scaled down to this side in pixels.")
     max_pixels: int = Field(
-        100_000_000, ge=1_000, description="Photos with more pixels are quarantined, not decoded (decompression bombs)."
+        100_000_000,
+        ge=1_000,
+        # Pillow refuses larger ones itself.
+        le=178_956_970,
+        description="Photos with more pixels are quarantined, not decoded (decompression bombs).",
     )
     max_quarantined: float = Field(0.1, ge=0.0, le=1.0, description="Largest share of unreadable photos accepted.")
 

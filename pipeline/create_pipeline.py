@@ -224,9 +224,7 @@ def _evaluator(
     )
 
 
-def _pusher(
-    model: tfx.types.BaseChannel, blessing: tfx.types.BaseChannel, directory: Path | str
-) -> AtomicPusher:
+def _pusher(model: tfx.types.BaseChannel, blessing: tfx.types.BaseChannel, directory: Path | str) -> AtomicPusher:
     filesystem = tfx.proto.PushDestination.Filesystem(base_directory=str(directory))
     return AtomicPusher(
         model=model, model_blessing=blessing, push_destination=tfx.proto.PushDestination(filesystem=filesystem)

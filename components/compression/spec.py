@@ -11,7 +11,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 class CompressionReport(artifact.Artifact):
     """`report.json` with every variant measured, and the variants themselves as `variants/<name>.tflite`."""
 
-    TYPE_NAME = "CompressionReport"
+    TYPE_NAME = "components.CompressionReport"
 
 
 MODEL_KEY = "model"

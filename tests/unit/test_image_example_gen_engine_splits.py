@@ -82,6 +82,15 @@ def test_copies_stay_together_also_across_classes(tmp_path: Path) -> None:
     assert splits["a"][:6] == splits["a"][6:] == splits["b"][6:]
 
 
+@pytest.mark.parametrize("first", range(0, 200, 10))
+def test_an_image_in_two_classes_is_not_taken_from_either(tmp_path: Path, first: int) -> None:
+    write_tree(tmp_path, {"a": 3, "b": 3}, 8, 8, first)
+    write(tmp_path / "b" / "000.jpg", (tmp_path / "a" / "000.jpg").read_bytes())
+    splits = splits_by_class(tmp_path, IngestSettings())
+    assert {name: set(found) for name, found in splits.items()} == {"a": set(SPLITS), "b": set(SPLITS)}
+    assert splits["a"][0] == splits["b"][0]
+
+
 def test_copies_of_one_image_are_one_image(tmp_path: Path) -> None:
     write_tree(tmp_path, {"a": 3, "b": 1}, 8, 8)
     for number in range(5):
