@@ -162,13 +162,16 @@ def init(
 
 def main() -> None:
     """Runs the command line; a user's mistake is one line on standard error and exit code 2."""
-    from pipeline.launch import RunError
+    from pipeline.launch import Interrupted, RunError
 
     try:
         app()
     except (UserError, ServingError) as error:
         _complain(str(error))
         sys.exit(USER_ERROR)
+    except Interrupted as stop:
+        _complain(str(stop))
+        sys.exit(INTERRUPTED)
     except RunError as error:
         _complain(str(error))
         sys.exit(BUG)

@@ -24,6 +24,10 @@ _POLL_SECONDS = 0.3
 _SECONDS_TO_STOP = 10.0
 
 
+class Interrupted(Exception):  # noqa: N818 (not an error)
+    """The user stopped the run; the message says how to go on."""
+
+
 class RunError(Exception):
     """A run that failed for no fault of the user; the log has the details."""
 
@@ -43,6 +47,7 @@ def run_to_end(workspace: Workspace, progress: Progress, lock: IO[str]) -> dict[
 
     Raises:
         UserError: If the run failed by a mistake that the user can mend.
+        Interrupted: If the user pressed Ctrl-C.
         RunError: If it failed otherwise.
     """
     workspace.outcome_file.unlink(missing_ok=True)
@@ -60,6 +65,9 @@ def run_to_end(workspace: Workspace, progress: Progress, lock: IO[str]) -> dict[
         )
         try:
             _follow(process, workspace, known, progress)
+        except KeyboardInterrupt:
+            _stop(process)
+            raise Interrupted("stopped; finished components are kept: run the same command again to go on") from None
         except BaseException:
             _stop(process)
             raise

@@ -119,7 +119,9 @@ def evaluation_batches(records: Records, image_size: int, batch_size: int) -> tf
     dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
     if cache_kind(records.count * image_size * image_size * 3 * 4) == "memory":
         dataset = dataset.cache()
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    # Keras must know the number of batches to execute several steps at once.
+    batches = tf.data.experimental.assert_cardinality(-(-records.count // batch_size))
+    return dataset.apply(batches).prefetch(tf.data.AUTOTUNE)
 
 
 def load_arrays(

@@ -68,6 +68,13 @@ def test_mixed_precision_gives_a_float32_model(splits, tmp_path):
     assert {layer.compute_dtype for layer in result.model.layers} == {"float32"}
 
 
+def test_fused_steps_train_as_well(splits, tmp_path):
+    how = AccelerationSettings(mode="manual", steps_per_execution=2)
+    result = training.train(_settings(acceleration=how), *splits, 2, tmp_path)
+    assert result.choice.chosen.steps_per_execution == 2
+    assert len(result.history["val_accuracy"]) == 4
+
+
 def test_an_empty_split_is_refused(splits, tmp_path):
     with pytest.raises(UserError, match="validation split has no images"):
         training.train(_settings(), splits[0], input_pipeline.Records((), 0, 0), 2, tmp_path)

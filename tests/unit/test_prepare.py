@@ -1,0 +1,59 @@
+import pytest
+from PIL import Image
+
+from pipeline.config import load_settings
+from pipeline.prepare import resolve
+from pipeline.workspace import Workspace
+from trainer_module.errors import UserError
+
+
+def _photos(root, sides):
+    for name in ("cat", "dog"):
+        (root / name).mkdir(parents=True)
+        for index, side in enumerate(sides):
+            Image.new("RGB", (side * 2, side), (index, 0, 0)).save(root / name / f"{index}.png")
+    return root
+
+
+def test_without_data_the_digits_are_written_and_not_mirrored(tmp_path):
+    settings = resolve(load_settings(), Workspace(tmp_path))
+    assert settings.data.path == tmp_path / "digits"
+    assert settings.data.image_size == 16
+    assert settings.trainer.augmentation.flip is False
+
+
+def test_the_user_decides_on_mirroring(tmp_path):
+    chosen = load_settings(None, ("trainer.augmentation.flip=true",))
+    assert resolve(chosen, Workspace(tmp_path)).trainer.augmentation.flip is True
+    photos = load_settings(None, (f"data.path={_photos(tmp_path / 'photos', [20])}",))
+    assert resolve(photos, Workspace(tmp_path)).trainer.augmentation.flip is True
+
+
+def test_the_input_size_follows_the_typical_shorter_side(tmp_path):
+    photos = _photos(tmp_path / "photos", [20, 50, 300])
+    settings = load_settings(None, (f"data.path={photos}",))
+    assert resolve(settings, Workspace(tmp_path)).data.image_size == 56
+
+
+def test_a_given_input_size_is_kept(tmp_path):
+    photos = _photos(tmp_path / "photos", [20])
+    settings = load_settings(None, (f"data.path={photos}", "data.image_size=48"))
+    assert resolve(settings, Workspace(tmp_path)).data.image_size == 48
+
+
+def test_a_relative_path_becomes_absolute(tmp_path, monkeypatch):
+    _photos(tmp_path / "photos", [20])
+    monkeypatch.chdir(tmp_path)
+    assert resolve(load_settings(None, ("data.path=photos",)), Workspace(tmp_path)).data.path == tmp_path / "photos"
+
+
+def test_photos_that_cannot_be_opened_do_not_decide(tmp_path):
+    photos = _photos(tmp_path / "photos", [40])
+    for index in range(5):
+        (photos / "cat" / f"bad{index}.jpg").write_bytes(b"no image")
+    assert resolve(load_settings(None, (f"data.path={photos}",)), Workspace(tmp_path)).data.image_size == 40
+
+
+def test_a_folder_without_classes_is_refused(tmp_path):
+    with pytest.raises(UserError, match=str(tmp_path)):
+        resolve(load_settings(None, (f"data.path={tmp_path}",)), Workspace(tmp_path))
