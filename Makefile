@@ -17,7 +17,7 @@ test: lint
 	@$(BIN)/python -m pytest
 
 unit: $(READY)
-	@$(BIN)/python -m pytest -m "not e2e"
+	@$(BIN)/python -m pytest -m "not e2e and not component"
 
 lint: $(READY)
 	@$(BIN)/ruff check --quiet

@@ -35,7 +35,7 @@ class AugmentationSettings(Settings):
     """Random changes of the training images; never of the images that are evaluated."""
 
     flip: bool = Field(True, description="Mirror half of the images left to right.")
-    shift: float = Field(0.1, ge=0.0, le=0.5, description="Largest shift, as a share of the image's side.")
+    shift: float = Field(0.0625, ge=0.0, le=0.5, description="Largest shift, as a share of the image's side.")
 
 
 class TrainerSettings(Settings):
@@ -43,11 +43,11 @@ class TrainerSettings(Settings):
 
     epochs: int = Field(30, ge=1, le=10_000, description="Most passes over the training images.")
     batch_size: int = Field(64, ge=1, le=8192, description="Images per optimizer step.")
-    learning_rate: float = Field(0.003, gt=0.0, le=1.0, description="Peak of the cosine schedule (AdamW).")
+    learning_rate: float = Field(0.006, gt=0.0, le=1.0, description="Peak of the cosine schedule (AdamW).")
     warmup_share: float = Field(0.1, ge=0.0, lt=1.0, description="Share of all steps in which the rate rises from 0.")
     weight_decay: float = Field(0.01, ge=0.0, le=1.0, description="Decoupled weight decay of AdamW.")
     label_smoothing: float = Field(0.05, ge=0.0, lt=1.0, description="Label smoothing of the cross-entropy.")
-    patience: int = Field(10, ge=1, description="Epochs without a better validation accuracy before training stops.")
+    patience: int = Field(10, ge=1, description="Epochs without a lower validation loss before training stops.")
     augmentation: AugmentationSettings = AugmentationSettings()
 
 

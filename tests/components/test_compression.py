@@ -25,6 +25,9 @@ from trainer_module.errors import UserError
 from trainer_module.models import build_model
 from trainer_module.settings import ModelSettings
 
+pytestmark = pytest.mark.component
+
+
 IMAGE_SIZE = 16
 CLASS_NAMES = ["liegend", "stehend ü"]
 

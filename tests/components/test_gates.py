@@ -20,6 +20,9 @@ from tests.transformed_files import striped_images
 from trainer_module import classifiers, features
 from trainer_module.export import save_serving_model
 
+pytestmark = pytest.mark.component
+
+
 CLASS_NAMES = ["lying", "standing"]
 SIZE = 16
 

@@ -23,6 +23,9 @@ from tests.image_files import jpeg, picture, write, write_tree
 from trainer_module import features
 from trainer_module.errors import UserError
 
+pytestmark = pytest.mark.component
+
+
 COMPLETE = metadata_store_pb2.Execution.COMPLETE
 CACHED = metadata_store_pb2.Execution.CACHED
 FAILED = metadata_store_pb2.Execution.FAILED

@@ -12,6 +12,8 @@ from components.atomic_pusher.executor import Executor as PusherExecutor
 from components.baseline_resolver.strategy import LatestReleasedStrategy
 from components.release_gate.executor import Executor as GateExecutor
 
+pytestmark = pytest.mark.component
+
 
 def _artifact(kind, path: Path, number: int = 1):
     artifact = kind()
