@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,6 +15,11 @@ from rich.table import Table
 from pipeline.config import load_settings
 from serving.errors import ServingError
 from trainer_module.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.workspace import Workspace
 
 DONE, BUG, USER_ERROR, NOT_BLESSED, INTERRUPTED = 0, 1, 2, 3, 130
 _DEFAULT_OUTPUT = Path("out")
@@ -28,7 +34,20 @@ app = typer.Typer(
     "Exit codes: 0 done and pushed, 2 bad input or settings, 3 finished but not blessed, 1 a bug.",
 )
 
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        "-d",
+        help="Class-per-folder tree of photos, with or without train/ validation/ test/ above the classes. "
+        "Without it: the embedded handwritten digits.",
+    ),
+]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output directory of the run.")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="One setting; wins over --config.")
+]
 
 
 @app.command(
@@ -37,20 +56,10 @@ OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output direc
     "[bold]trimline init[/bold] prints all settings with their meaning."
 )
 def run(
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            "-d",
-            help="Class-per-folder tree of photos, with or without train/ validation/ test/ above the classes. "
-            "Without it: the embedded handwritten digits.",
-        ),
-    ] = None,
+    data: DataOption = None,
     output: OutputOption = _DEFAULT_OUTPUT,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="One setting; wins over --config.")
-    ] = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
 ) -> None:
     """Trains, compresses, judges and pushes a classifier.
 
@@ -58,16 +67,10 @@ def run(
     blesses it. OUTPUT/pushed/ has the model, OUTPUT/report/ the report, OUTPUT/logs/run.log what the libraries say.
     """
     from pipeline.launch import run_to_end
-    from pipeline.prepare import resolve
     from pipeline.progress import LiveProgress, PlainProgress
-    from pipeline.workspace import Workspace
 
-    settings = load_settings(config, (*(assignments or ()), *([f"data.path={json.dumps(str(data))}"] if data else ())))
     console = Console()
-    workspace = Workspace(output)
-    workspace.prepare()
-    with workspace.locked() as lock:
-        workspace.write_settings(resolve(settings, workspace))
+    with _prepared(data, output, config, assignments) as (workspace, lock):
         view = LiveProgress(console) if console.is_terminal else PlainProgress(console)
         with view as progress:
             summary = run_to_end(workspace, progress, lock)
@@ -75,6 +78,34 @@ def run(
     if not summary["blessed"]:
         _complain(f"not pushed: refused by the {' and the '.join(summary['gates']['refused_by'])} gate; see the report")
         raise typer.Exit(NOT_BLESSED)
+
+
+@app.command(
+    epilog="Example: [bold]trimline ladder --data photos/ --set trainer.epochs=10[/bold]. "
+    "Every rung trains for trainer.epochs epochs; all rungs take turns, so that a busy machine favours none."
+)
+def ladder(
+    data: DataOption = None,
+    output: OutputOption = _DEFAULT_OUTPUT,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+) -> None:
+    """Measures every trick of lean training on your photos and this machine, one more on each rung.
+
+    Rungs: naive, pooling, separable, jit, amp, fusing, and auto, which is what trimline run would do. Prints
+    parameters, test accuracy, training time per epoch and inference time per step; writes OUTPUT/ladder.json and
+    OUTPUT/ladder.png.
+    """
+    from pipeline.ladder_view import LadderProgress, ladder_table
+    from pipeline.launch import run_module
+
+    with _prepared(data, output, config, assignments) as (workspace, lock):
+        workspace.ladder_progress_file.unlink(missing_ok=True)
+        with LadderProgress(workspace.ladder_progress_file, Console()) as progress:
+            run_module("pipeline.ladder", workspace, lock, progress.poll)
+        result = json.loads(workspace.ladder_file.read_text(encoding="utf-8"))
+    Console().print(ladder_table(result["rungs"], result["lesson"]))
+    typer.echo(f"Written: {workspace.ladder_file} and {workspace.ladder_picture}")
 
 
 @app.command()
@@ -110,7 +141,7 @@ def predict(
 @app.command()
 def serve(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Output directory of a run.")] = _DEFAULT_OUTPUT,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")] = None,
+    config: ConfigOption = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; default: serving.host, loopback.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; default: serving.port, 8080.")] = None,
 ) -> None:
@@ -175,6 +206,23 @@ def main() -> None:
     except RunError as error:
         _complain(str(error))
         sys.exit(BUG)
+
+
+@contextlib.contextmanager
+def _prepared(
+    data: Path | None, output: Path, config: Path | None, assignments: list[str] | None
+) -> Iterator[tuple[Workspace, IO[str]]]:
+    """Checks settings and data, and makes the output directory ready for a run of its own."""
+    from pipeline.prepare import resolve
+    from pipeline.workspace import Workspace
+
+    data_assignment = [f"data.path={json.dumps(str(data))}"] if data else []
+    settings = load_settings(config, (*(assignments or ()), *data_assignment))
+    workspace = Workspace(output)
+    workspace.prepare()
+    with workspace.locked() as lock:
+        workspace.write_settings(resolve(settings, workspace))
+        yield workspace, lock
 
 
 def _complain(message: str) -> None:

@@ -15,6 +15,7 @@ from pipeline.metadata import Metadata
 from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import IO
 
     from pipeline.progress import Progress
@@ -35,50 +36,67 @@ class RunError(Exception):
 def run_to_end(workspace: Workspace, progress: Progress, lock: IO[str]) -> dict[str, Any]:
     """Runs the pipeline of a prepared workspace.
 
-    TFX and TensorFlow write straight to the process's file descriptors; in a process of its own that goes to the log.
-
     Args:
         workspace: Its settings file says what to run.
         progress: Is told what is happening.
-        lock: The workspace's lock, which the run holds on to even if this process dies.
+        lock: The workspace's lock.
 
     Returns:
         The content of summary.json.
 
     Raises:
-        UserError: If the run failed by a mistake that the user can mend.
+        UserError, Interrupted, RunError: See `run_module`.
+    """
+    known = set(_runs(workspace))
+    run_module("pipeline.local_runner", workspace, lock, lambda: _report(workspace, known, progress))
+    return json.loads(workspace.summary_file.read_text(encoding="utf-8"))
+
+
+def run_module(module: str, workspace: Workspace, lock: IO[str], poll: Callable[[], None]) -> None:
+    """Runs a module on a workspace in a process of its own.
+
+    TFX and TensorFlow write straight to the process's file descriptors; in a process of its own that goes to the log.
+
+    Args:
+        module: Takes the workspace's root as its argument and ends with `child.report_outcome`.
+        workspace: Output directory.
+        lock: The workspace's lock, which the process holds on to even if this one dies.
+        poll: Is called several times a second, and once more at the end.
+
+    Raises:
+        UserError: If it failed by a mistake that the user can mend.
         Interrupted: If the user pressed Ctrl-C.
         RunError: If it failed otherwise.
     """
     workspace.outcome_file.unlink(missing_ok=True)
-    known = set(_runs(workspace))
     with workspace.log_file.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.local_runner", str(workspace.root)],
+            [sys.executable, "-m", module, str(workspace.root)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            # TFX and TFMA decide at import which Keras they use.
             env=os.environ | {"TF_USE_LEGACY_KERAS": "1"},
             pass_fds=[lock.fileno()],
             # A Ctrl-C is ours to pass on.
             start_new_session=True,
         )
         try:
-            _follow(process, workspace, known, progress)
+            _follow(process, poll)
         except KeyboardInterrupt:
             _stop(process)
             raise Interrupted("stopped; finished components are kept: run the same command again to go on") from None
         except BaseException:
             _stop(process)
             raise
-    return _outcome(process.returncode, workspace)
+    _raise_for_outcome(process.returncode, workspace)
 
 
-def _follow(process: subprocess.Popen[bytes], workspace: Workspace, known: set[str], progress: Progress) -> None:
+def _follow(process: subprocess.Popen[bytes], poll: Callable[[], None]) -> None:
     while process.poll() is None:
-        _report(workspace, known, progress)
+        poll()
         time.sleep(_POLL_SECONDS)
-    _report(workspace, known, progress)
+    poll()
 
 
 def _report(workspace: Workspace, known: set[str], progress: Progress) -> None:
@@ -115,9 +133,9 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _outcome(returncode: int, workspace: Workspace) -> dict[str, Any]:
+def _raise_for_outcome(returncode: int, workspace: Workspace) -> None:
     if returncode == 0:
-        return json.loads(workspace.summary_file.read_text(encoding="utf-8"))
+        return
     if not workspace.outcome_file.exists():
         raise RunError(f"the run died with exit status {returncode}; see {workspace.log_file}")
     outcome = json.loads(workspace.outcome_file.read_text(encoding="utf-8"))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import re
 import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.child import report_outcome
 from pipeline.workspace import Workspace
 from trainer_module.errors import UserError
 
@@ -18,41 +15,19 @@ if TYPE_CHECKING:
     from pipeline.config import PipelineSettings
     from pipeline.create_pipeline import Locations
 
-# Beam workers carry exceptions as text, so the line meant for the user is found by the name of its class.
-_USER_ERROR_LINE = re.compile(rf"\b{UserError.__name__}: (.+?)(?: \[while running .*)?$", re.MULTILINE)
 _IN_PROCESS_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
-def main(arguments: list[str]) -> int:
-    """Runs the pipeline on a prepared workspace and writes the outcome to its outcome file.
+def run(workspace: Workspace) -> None:
+    """Runs the whole pipeline of a prepared workspace and writes summary and report.
 
     Args:
-        arguments: The output directory, whose settings file says what to run.
-
-    Returns:
-        0 if the pipeline ran to its end (blessed or not), 2 for a user's mistake, 1 for anything else.
+        workspace: Its settings file says what to run.
     """
-    workspace = Workspace(Path(arguments[0]))
-    try:
-        _run(workspace)
-    except Exception:
-        text = traceback.format_exc()
-        logging.getLogger(__name__).exception("the run failed")
-        lines = _USER_ERROR_LINE.findall(text)
-        message = lines[-1] if lines else text.strip().splitlines()[-1]
-        workspace.outcome_file.write_text(json.dumps({"user_error": bool(lines), "message": message}))
-        return 2 if lines else 1
-    return 0
-
-
-def _run(workspace: Workspace) -> None:
-    # TFX and TFMA decide at import which Keras they use.
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    logging.basicConfig(level=logging.INFO)
-    settings = workspace.read_settings()
-    run_pipeline(settings, workspace)
     from pipeline.summary import write_summary
 
+    settings = workspace.read_settings()
+    run_pipeline(settings, workspace)
     write_summary(settings, workspace)
 
 
@@ -112,4 +87,6 @@ def beam_arguments(settings: PipelineSettings) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    logging.basicConfig(level=logging.INFO)
+    target = Workspace(Path(sys.argv[1]))
+    sys.exit(report_outcome(target, lambda: run(target)))

@@ -34,6 +34,9 @@ class Workspace:
         self.summary_file = self.root / "report" / "summary.json"
         self.settings_file = self.root / "settings.json"
         self.log_file = self.root / "logs" / "run.log"
+        self.ladder_file = self.root / "ladder.json"
+        self.ladder_picture = self.root / "ladder.png"
+        self.ladder_progress_file = self.root / "logs" / "ladder.jsonl"
         self.outcome_file = self.root / "logs" / "outcome.json"
         self._lock_file = self.root / ".lock"
 

@@ -28,7 +28,7 @@ _XLA_COST = 10.0
 _PROBE_SHARE = 0.1
 # Reduced precision moves the loss of the first steps by a few percent; more means that the numerics do not hold.
 _LOSS_TOLERANCE = 0.1
-_FUSED_STEPS = 8
+FUSED_STEPS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +141,11 @@ def device_name() -> str:
     return f"CPU, {os.cpu_count()} cores"
 
 
+def reduced_precision() -> str:
+    """Returns the faster precision of the device: GPUs have float16 units, CPUs know only bfloat16."""
+    return "float16" if tf.config.list_physical_devices("GPU") else "bfloat16"
+
+
 def apply_precision(precision: str) -> None:
     """Sets the Keras policy that the next built model gets."""
     keras.mixed_precision.set_global_policy(_POLICIES[precision])
@@ -174,8 +179,7 @@ def _probe_candidates(
 
 
 def _changes() -> list[dict[str, Any]]:
-    precision = "float16" if tf.config.list_physical_devices("GPU") else "bfloat16"
-    return [{"precision": precision}, {"jit": True}, {"steps_per_execution": _FUSED_STEPS}]
+    return [{"precision": reduced_precision()}, {"jit": True}, {"steps_per_execution": FUSED_STEPS}]
 
 
 def _timed_probe(

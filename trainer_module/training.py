@@ -138,7 +138,7 @@ def train(
     strategy = acceleration.distribution_strategy(settings.acceleration)
 
     def build(how: acceleration.Acceleration) -> keras.Model:
-        return _compiled_model(settings, classes, steps, how, strategy)
+        return compiled_model(settings, classes, steps, how, strategy)
 
     batch = next(batches.take(1).as_numpy_iterator())
     total_steps = steps * settings.trainer.epochs
@@ -170,13 +170,25 @@ def _require_images(train_records: input_pipeline.Records, validation_records: i
             raise UserError(f"the {split} split has no images; add photos, or a {split}/ folder that holds some")
 
 
-def _compiled_model(
+def compiled_model(
     settings: TrainingSettings,
     classes: int,
     steps: int,
     how: acceleration.Acceleration,
     strategy: tf.distribute.Strategy,
 ) -> keras.Model:
+    """Builds a network that is ready to be trained.
+
+    Args:
+        settings: Network and schedule.
+        classes: Number of classes.
+        steps: Steps per epoch, from which the schedule of the learning rate follows.
+        how: How its steps are executed.
+        strategy: Strategy under which its variables are made.
+
+    Returns:
+        The compiled model; its metric is "accuracy".
+    """
     acceleration.apply_precision(how.precision)
     if settings.seed is not None:
         keras.utils.set_random_seed(settings.seed)

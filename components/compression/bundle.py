@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.compression.interpreter import TFLiteClassifier
 from trainer_module.errors import UserError
+from trainer_module.tflite import TFLiteClassifier
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

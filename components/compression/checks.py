@@ -8,7 +8,7 @@ import numpy as np
 
 from components.compression.errors import VariantError
 from components.compression.flatbuffer import ModelFile
-from components.compression.interpreter import TFLiteClassifier
+from trainer_module.tflite import TFLiteClassifier
 
 if TYPE_CHECKING:
     from pathlib import Path

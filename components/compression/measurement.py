@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from components.compression.flatbuffer import ModelFile
-from components.compression.interpreter import TFLiteClassifier
+from trainer_module.tflite import TFLiteClassifier
 
 if TYPE_CHECKING:
     from pathlib import Path

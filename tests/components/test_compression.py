@@ -17,13 +17,13 @@ from tfx.utils import path_utils
 
 from components.compression.component import Compression
 from components.compression.executor import Executor
-from components.compression.interpreter import TFLiteClassifier
 from components.compression.spec import CompressionReport
 from tests.transformed_files import striped_images, write_transformed
 from trainer_module import features
 from trainer_module.errors import UserError
 from trainer_module.models import build_model
 from trainer_module.settings import ModelSettings
+from trainer_module.tflite import TFLiteClassifier
 
 pytestmark = pytest.mark.component
 

@@ -20,11 +20,11 @@ from components.compression.data import LabelledImages
 from components.compression.engine import Result, compress
 from components.compression.errors import VariantError
 from components.compression.flatbuffer import ModelFile
-from components.compression.interpreter import TFLiteClassifier
 from components.compression.selection import Budget
 from trainer_module.errors import UserError
 from trainer_module.models import build_model
 from trainer_module.settings import ModelSettings
+from trainer_module.tflite import TFLiteClassifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable

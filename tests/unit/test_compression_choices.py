@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from components.compression.data import LabelledImages, choose_representative
-from components.compression.interpreter import TensorSpec
 from components.compression.measurement import Measurement
 from components.compression.selection import Budget, excesses, select
 from trainer_module.errors import UserError
+from trainer_module.tflite import TensorSpec
 
 LARGE = Measurement(
     bytes=1000,

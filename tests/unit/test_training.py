@@ -88,7 +88,7 @@ def test_auto_times_candidates_and_keeps_the_fastest(splits):
     strategy = acceleration.distribution_strategy(settings.acceleration)
 
     def build(how):
-        return training._compiled_model(settings, 2, 3, how, strategy)
+        return training.compiled_model(settings, 2, 3, how, strategy)
 
     choice = acceleration.choose(settings.acceleration, build, batch, total_steps=1_000_000, strategy=strategy)
     measured = [probe for probe in choice.probes if probe.outcome == "measured"]
@@ -103,7 +103,7 @@ def test_auto_measures_no_more_than_a_short_training_is_worth(splits):
     strategy = acceleration.distribution_strategy(settings.acceleration)
 
     def build(how):
-        return training._compiled_model(settings, 2, 3, how, strategy)
+        return training.compiled_model(settings, 2, 3, how, strategy)
 
     choice = acceleration.choose(settings.acceleration, build, batch, total_steps=12, strategy=strategy)
     assert [probe.outcome for probe in choice.probes[1:]] == [

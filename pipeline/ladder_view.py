@@ -1,0 +1,97 @@
+"""What the terminal shows of the ladder: its progress, and its table."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.table import Table
+
+from pipeline.ladder import gains
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from rich.console import Console
+
+_COLUMNS = (
+    ("params", "{:,}"),
+    ("accuracy", "{:.1%}"),
+    ("train_s_per_epoch", "{:.2f}"),
+    ("inference_ms_per_step", "{:.2f}"),
+)
+
+
+class LadderProgress:
+    """Follows the ladder's progress file: a status line in a terminal, else a line for each epoch of all rungs."""
+
+    def __init__(self, path: Path, console: Console) -> None:
+        """Creates the view; use it as a context manager.
+
+        Args:
+            path: The progress file; it need not exist yet.
+            console: Where to write.
+        """
+        self._path = path
+        self._console = console
+        self._status = console.status("preparing the photos")
+        self._epoch = 0
+
+    def __enter__(self) -> Self:
+        """Starts the status line."""
+        if self._console.is_terminal:
+            self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops the status line."""
+        if self._console.is_terminal:
+            self._status.stop()
+
+    def poll(self) -> None:
+        """Shows the latest progress."""
+        if not self._path.exists():
+            return
+        lines = self._path.read_text(encoding="utf-8").splitlines()
+        if not lines:
+            return
+        latest = json.loads(lines[-1])
+        text = f"epoch {latest['epoch']}/{latest['epochs']}, {latest['rung']}: {latest['seconds']:.1f} s"
+        if self._console.is_terminal:
+            self._status.update(text)
+        elif latest["epoch"] > self._epoch:
+            self._epoch = latest["epoch"]
+            self._console.print(text, highlight=False)
+
+
+def ladder_table(rungs: list[dict[str, Any]], lesson: list[dict[str, Any]]) -> Table:
+    """Tabulates the rungs beside the lesson's own figures.
+
+    Args:
+        rungs: As in ladder.json, bottom first.
+        lesson: The lesson's rungs; what it does not tell is missing.
+
+    Returns:
+        A row for each rung, and what the last saves against the first.
+    """
+    table = Table("Rung", title="In parentheses: the lesson's own figures (one GPU, 6 classes)")
+    for heading in ("Parameters", "Accuracy", "Train s/epoch", "Inference ms/step"):
+        table.add_column(heading, justify="right")
+    told = {rung["name"]: rung for rung in lesson}
+    for rung in rungs:
+        table.add_row(rung["name"], *(_cell(rung, told.get(rung["name"], {}), *column) for column in _COLUMNS))
+    saved = gains(rungs)
+    gained = f"{100 * (rungs[-1]['accuracy'] - rungs[0]['accuracy']):+.1f} points"
+    percent = {key: f"{-100 * share:+.0f} %" for key, share in saved.items()}
+    table.add_section()
+    row = [percent["params"], gained, percent["train_s_per_epoch"], percent["inference_ms_per_step"]]
+    table.add_row(f"{rungs[-1]['name']} against {rungs[0]['name']}", *row)
+    return table
+
+
+def _cell(rung: dict[str, Any], told: dict[str, Any], key: str, form: str) -> str:
+    own = form.format(rung[key])
+    return f"{own} ({form.format(told[key])})" if key in told else own

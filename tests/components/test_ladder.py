@@ -1,0 +1,73 @@
+import pytest
+from PIL import Image
+
+from pipeline.ladder import LESSON, gains
+from pipeline.ladder_chart import draw
+from pipeline.ladder_view import ladder_table
+from tests.transformed_files import striped_images, write_transformed
+from trainer_module import input_pipeline, ladder
+from trainer_module.settings import ModelSettings, TrainerSettings, TrainingSettings
+
+# XLA compiles three of the rungs, which takes most of a minute.
+pytestmark = pytest.mark.component
+
+NAMES = ["naive", "pooling", "separable", "jit", "amp", "fusing", "auto"]
+
+
+@pytest.fixture(scope="module")
+def climbed(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("ladder")
+    splits = ladder.Splits(
+        input_pipeline.measure([write_transformed(directory / "train.gz", *striped_images(64, 16))]),
+        input_pipeline.measure([write_transformed(directory / "test.gz", *striped_images(20, 16, seed=1))]),
+    )
+    settings = TrainingSettings(
+        image_size=16, model=ModelSettings(width=0.1), trainer=TrainerSettings(epochs=2, batch_size=8)
+    )
+    events = []
+    return ladder.climb(settings, splits, 2, lambda *event: events.append(event)), events
+
+
+def test_every_rung_is_measured(climbed):
+    rungs, _ = climbed
+    assert [rung["name"] for rung in rungs] == NAMES
+    for rung in rungs:
+        assert 0 <= rung["accuracy"] <= 1
+        assert rung["params"] > 0
+        assert rung["train_s_per_epoch"] > 0
+        assert rung["inference_ms_per_step"] > 0
+
+
+def test_each_rung_adds_its_trick(climbed):
+    rungs = {rung["name"]: rung for rung in climbed[0]}
+    assert rungs["naive"]["params"] > rungs["pooling"]["params"] > rungs["separable"]["params"]
+    assert len({rungs[name]["params"] for name in ("separable", "jit", "amp", "fusing")}) == 1
+    assert [rungs[name]["execution"]["jit"] for name in ("separable", "jit", "amp", "fusing")] == [False, *[True] * 3]
+    assert rungs["jit"]["execution"]["precision"] == "float32"
+    assert rungs["amp"]["execution"]["precision"] in ("bfloat16", "float16")
+    assert rungs["amp"]["execution"]["steps_per_execution"] == 1 < rungs["fusing"]["execution"]["steps_per_execution"]
+
+
+def test_the_rungs_take_turns(climbed):
+    _, events = climbed
+    assert [(name, epoch) for name, epoch, _ in events] == [(name, epoch) for epoch in (1, 2) for name in NAMES]
+
+
+def test_the_picture_and_the_table_show_every_rung(climbed, tmp_path):
+    rungs, _ = climbed
+    draw(rungs, tmp_path / "ladder.png")
+    with Image.open(tmp_path / "ladder.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 1000
+        assert len(picture.convert("RGB").getcolors(1 << 20)) > 10
+    table = ladder_table(rungs, list(LESSON))
+    assert list(table.columns[0].cells)[: len(NAMES)] == NAMES
+    assert "(7,476,742)" in next(iter(table.columns[1].cells))
+
+
+def test_gains_are_shares_of_the_first_rung():
+    first = {"params": 1000, "train_s_per_epoch": 10.0, "inference_ms_per_step": 4.0}
+    last = {"params": 30, "train_s_per_epoch": 2.0, "inference_ms_per_step": 5.0}
+    assert gains([first, last]) == pytest.approx(
+        {"params": 0.97, "train_s_per_epoch": 0.8, "inference_ms_per_step": -0.25}
+    )
