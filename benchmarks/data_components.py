@@ -44,14 +44,19 @@ def main() -> None:
         workspace.prepare()
         settings = load_settings(assignments=(*arguments.set, f"data.path={arguments.data}"))
         workspace.write_settings(resolve(settings, workspace))
-        seconds, memory = _run(workspace)
+        seconds, memory = run_data_components(workspace)
         metadata = Metadata(workspace.metadata_file)
         for component in metadata.components(metadata.runs()[-1]):
             sys.stdout.write(f"{component.name:24}{component.seconds:8.1f} s  {component.state}\n")
         sys.stdout.write(f"{'all, with start-up':24}{seconds:8.1f} s  {memory / 2**30:.2f} GiB resident\n")
 
 
-def _run(workspace: Workspace) -> tuple[float, int]:
+def run_data_components(workspace: Workspace) -> tuple[float, int]:
+    """Runs ingest, statistics and Transform on a prepared workspace.
+
+    Returns:
+        Seconds, and the largest resident memory of the process and its children together, in bytes.
+    """
     started = time.perf_counter()
     with workspace.log_file.open("wb") as log:
         process = subprocess.Popen(

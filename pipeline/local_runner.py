@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfx.dsl.io import fileio
+
 from pipeline.child import report_outcome
+from pipeline.metadata import Metadata
 from pipeline.workspace import Workspace
 from trainer_module.errors import UserError
 
@@ -27,8 +30,25 @@ def run(workspace: Workspace) -> None:
     from pipeline.summary import write_summary
 
     settings = workspace.read_settings()
+    forget_lost_pushes(workspace)
     run_pipeline(settings, workspace)
     write_summary(settings, workspace)
+
+
+def forget_lost_pushes(workspace: Workspace) -> None:
+    """Makes the Pushers push again what has vanished from its destination.
+
+    TFX takes a push from the cache as long as the Pusher's archive copy exists, wherever the pushed version has gone.
+
+    Args:
+        workspace: Output directory.
+    """
+    if not workspace.metadata_file.exists():
+        return
+    for push in Metadata(workspace.metadata_file).pushed_models():
+        destination = push.properties.get("pushed_destination")
+        if destination and not fileio.exists(destination) and fileio.exists(push.uri):
+            fileio.rmtree(push.uri)
 
 
 def run_pipeline(settings: PipelineSettings, workspace: Workspace, last_component: str | None = None) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # Names that TFX gives to the contexts and properties that it records.
 _RUN_CONTEXT = "pipeline_run"
 _NODE_CONTEXT = "node"
+_PUSHED_MODEL_TYPE = "PushedModel"
 _RESOLVER_TYPE = "tfx.dsl.components.common.resolver.Resolver"
 
 State = Literal["running", "done", "cached", "failed"]
@@ -98,10 +99,11 @@ class Metadata:
             and event.path.steps[0].key == key
         ]
         artifacts = self._store.get_artifacts_by_id(ids)
-        if not artifacts:
-            return None
-        properties = {name: _plain(value) for name, value in artifacts[0].custom_properties.items()}
-        return OutputArtifact(artifacts[0].id, artifacts[0].uri, properties)
+        return _output_artifact(artifacts[0]) if artifacts else None
+
+    def pushed_models(self) -> list[OutputArtifact]:
+        """Returns every push of every run."""
+        return [_output_artifact(artifact) for artifact in self._store.get_artifacts_by_type(_PUSHED_MODEL_TYPE)]
 
     def _executions(self, run: str) -> list[metadata_store_pb2.Execution]:
         context = self._store.get_context_by_type_and_name(_RUN_CONTEXT, run)
@@ -118,6 +120,11 @@ class Metadata:
             updated=execution.last_update_time_since_epoch / 1000,
             execution_id=execution.id,
         )
+
+
+def _output_artifact(artifact: metadata_store_pb2.Artifact) -> OutputArtifact:
+    properties = {name: _plain(value) for name, value in artifact.custom_properties.items()}
+    return OutputArtifact(artifact.id, artifact.uri, properties)
 
 
 def _plain(value: metadata_store_pb2.Value) -> Any:

@@ -38,10 +38,14 @@ class Architecture:
     hidden: int = 0
 
 
+# At the lesson's scale (150 pixels, 6 classes) these have 7.47, 5.68 and 0.73 million parameters; the lesson's own
+# networks have 7.48, 5.87 and 0.68 million.
+_LESSON_WIDTHS = (32, 64, 128, 256, 584)
+
 ARCHITECTURES = {
-    "naive": Architecture("conv", (32, 64, 128, 256), 1, "flatten", 256),
-    "pooling": Architecture("conv", (32, 64, 128, 256), 1, "pool", 256),
-    "separable": Architecture("separable", (32, 64, 128, 256), 1, "pool", 256),
+    "naive": Architecture("conv", _LESSON_WIDTHS, 2, "flatten", 128),
+    "pooling": Architecture("conv", _LESSON_WIDTHS, 2, "pool", 128),
+    "separable": Architecture("separable", _LESSON_WIDTHS, 2, "pool", 128),
     "lean": Architecture("residual", (32, 64, 128), 1, "pool"),
 }
 

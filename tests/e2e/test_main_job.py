@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -173,6 +174,16 @@ def test_a_users_photos_are_learned_and_bad_files_quarantined_by_name(photos):
     assert (images["read"], images["used"], images["quarantined"]) == (122, 120, 2)
     assert {item["path"] for item in images["quarantine"]} == {"lying/broken.jpg", "standing/page.jpg"}
     assert "122 read, 120 used, 2 quarantined" in result.stdout
+
+
+def test_what_was_deleted_is_pushed_again(photos):
+    data, out, _ = photos
+    before = _summary(out)
+    shutil.rmtree(out / "pushed")
+    result = _trimline("run", "--data", data, "--output", out, *QUICK, "--set", "data.image_size=32")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert [Path(push["path"]).is_dir() for push in _summary(out)["pushed"]] == [True, True]
+    assert _summary(out)["shipped"] == before["shipped"]
 
 
 def test_a_gate_that_is_not_met_refuses_and_pushes_nothing(photos):

@@ -26,6 +26,14 @@ def test_each_rung_is_smaller_than_the_one_before():
     assert sizes[-1] < 0.02 * sizes[0]
 
 
+@pytest.mark.parametrize(
+    ("architecture", "lesson"), [("naive", 7_476_742), ("pooling", 5_873_478), ("separable", 679_137)]
+)
+def test_the_lessons_networks_are_as_large_as_the_lesson_says(architecture, lesson):
+    model = build_model(ModelSettings(architecture=architecture), 150, 6)
+    assert model.count_params() == pytest.approx(lesson, rel=0.08)
+
+
 def test_the_lean_network_has_no_flatten_and_no_fused_separable_layer():
     layers = build_model(ModelSettings(), 32, 10).layers
     assert not any(isinstance(layer, keras.layers.Flatten | keras.layers.SeparableConv2D) for layer in layers)
