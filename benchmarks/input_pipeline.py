@@ -70,7 +70,7 @@ def _compare(settings: TrainingSettings, photos: Path, files: str) -> None:
     ours = training_batches(records, size, batch_size, settings.trainer.augmentation, settings.seed)
     steps = records.count // batch_size
     theirs = keras.utils.image_dataset_from_directory(
-        photos, image_size=(size, size), batch_size=batch_size, interpolation="bilinear", verbose=0
+        photos, image_size=(size, size), batch_size=batch_size, interpolation="bilinear"
     ).prefetch(-1)
     rates: dict[str, list[float]] = {"ours": [], "keras": []}
     for _ in range(1 + _LATER_EPOCHS):
