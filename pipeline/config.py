@@ -99,9 +99,7 @@ class BeamSettings(Settings):
     """How Apache Beam runs the data components."""
 
     runner: str = Field("DirectRunner", description="Beam runner; DirectRunner is this machine.")
-    workers: int = Field(
-        0, ge=0, le=256, description="Processes of the DirectRunner; 0: one for small data, else one for each core."
-    )
+    workers: int = Field(1, ge=1, le=256, description="Processes of the DirectRunner that read photos.")
 
 
 class PipelineSettings(Settings):

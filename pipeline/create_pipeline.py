@@ -79,6 +79,12 @@ def create_pipeline(
             max_quarantined=settings.data.max_quarantined,
         ),
     )
+    if settings.beam.workers > 1:
+        # Only ingest: Beam's worker processes cannot import TFDV and TFMA, which need a module that tfx-bsl no longer has;
+        # TFX stands in for it, but they do not load TFX.
+        example_gen.with_beam_pipeline_args(
+            ["--direct_running_mode=multi_processing", f"--direct_num_workers={settings.beam.workers}"]
+        )
     examples = example_gen.outputs["examples"]
     statistics_gen = tfx.components.StatisticsGen(examples=examples, stats_options=_statistics_options())
     schema_gen = tfx.components.SchemaGen(

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from pipeline.progress import Progress
     from pipeline.workspace import Workspace
 
+_ENVIRONMENT = {
+    # TFX and TFMA decide at import which Keras they use.
+    "TF_USE_LEGACY_KERAS": "1",
+    # A folder in the user's working directory that is called like one of our packages must not take its place.
+    "PYTHONSAFEPATH": "1",
+}
 _POLL_SECONDS = 0.3
 _SECONDS_TO_STOP = 10.0
 
@@ -75,8 +81,7 @@ def run_module(module: str, workspace: Workspace, lock: IO[str], poll: Callable[
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            # TFX and TFMA decide at import which Keras they use.
-            env=os.environ | {"TF_USE_LEGACY_KERAS": "1"},
+            env=os.environ | _ENVIRONMENT,
             pass_fds=[lock.fileno()],
             # A Ctrl-C is ours to pass on.
             start_new_session=True,

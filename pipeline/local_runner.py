@@ -91,19 +91,9 @@ def _locations(settings: PipelineSettings, workspace: Workspace) -> Locations:
 
 
 def beam_arguments(settings: PipelineSettings) -> list[str]:
-    """Returns the Beam options of the components.
-
-    Small data runs in this process, because worker processes take longer to start than they save.
-    """
-    if settings.beam.runner != "DirectRunner":
-        return [f"--runner={settings.beam.runner}"]
-    workers = settings.beam.workers or 1
-    mode = "in_memory" if workers == 1 else "multi_processing"
-    return [
-        f"--runner={_IN_PROCESS_RUNNER}",
-        f"--direct_running_mode={mode}",
-        f"--direct_num_workers={workers}",
-    ]
+    """Returns the Beam options of all components; by default they run in this process."""
+    runner = _IN_PROCESS_RUNNER if settings.beam.runner == "DirectRunner" else settings.beam.runner
+    return [f"--runner={runner}"]
 
 
 if __name__ == "__main__":

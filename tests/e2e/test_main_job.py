@@ -36,8 +36,8 @@ COMPONENTS = {
 }
 
 
-def _trimline(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([TRIMLINE, *map(str, arguments)], capture_output=True, text=True, timeout=900)
+def _trimline(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([TRIMLINE, *map(str, arguments)], capture_output=True, text=True, timeout=900, cwd=cwd)
 
 
 def _summary(out: Path) -> dict:
@@ -163,7 +163,10 @@ def photos(tmp_path_factory):
     (data / "lying" / "broken.jpg").write_bytes((data / "lying" / "0.jpg").read_bytes()[:300])
     (data / "standing" / "page.jpg").write_text("<html>not found</html>")
     out = root / "out"
-    result = _trimline("run", "--data", data, "--output", out, *QUICK, "--set", "data.image_size=32")
+    # A user's own package of the same name in the working directory.
+    (root / "pipeline").mkdir()
+    (root / "pipeline" / "__init__.py").write_text("raise ImportError('not this one')")
+    result = _trimline("run", "--data", data, "--output", out, *QUICK, "--set", "data.image_size=32", cwd=root)
     return data, out, result
 
 
