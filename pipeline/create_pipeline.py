@@ -80,8 +80,8 @@ def create_pipeline(
         ),
     )
     if settings.beam.workers > 1:
-        # Only ingest: Beam's worker processes cannot import TFDV and TFMA, which need a module that tfx-bsl no longer has;
-        # TFX stands in for it, but they do not load TFX.
+        # Only ingest: Beam's worker processes cannot import TFDV and TFMA, which need a module that tfx-bsl no longer
+        # has. TFX stands in for it, but workers do not load TFX.
         example_gen.with_beam_pipeline_args(
             ["--direct_running_mode=multi_processing", f"--direct_num_workers={settings.beam.workers}"]
         )

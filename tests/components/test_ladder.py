@@ -18,11 +18,11 @@ NAMES = ["naive", "pooling", "separable", "jit", "amp", "fusing", "auto"]
 def climbed(tmp_path_factory):
     directory = tmp_path_factory.mktemp("ladder")
     splits = ladder.Splits(
-        input_pipeline.measure([write_transformed(directory / "train.gz", *striped_images(64, 16))]),
-        input_pipeline.measure([write_transformed(directory / "test.gz", *striped_images(20, 16, seed=1))]),
+        input_pipeline.measure([write_transformed(directory / "train.gz", *striped_images(64, 32))]),
+        input_pipeline.measure([write_transformed(directory / "test.gz", *striped_images(20, 32, seed=1))]),
     )
     settings = TrainingSettings(
-        image_size=16, model=ModelSettings(width=0.1), trainer=TrainerSettings(epochs=2, batch_size=8)
+        image_size=32, model=ModelSettings(width=0.1), trainer=TrainerSettings(epochs=2, batch_size=8)
     )
     events = []
     return ladder.climb(settings, splits, 2, lambda *event: events.append(event)), events

@@ -15,7 +15,7 @@ from trainer_module.settings import (
     TrainingSettings,
 )
 
-SMALLEST = ModelSettings(architecture="separable", width=0.1)
+SMALLEST = ModelSettings(width=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,8 @@ def _settings(**changes):
 
 
 def test_training_learns_and_records_what_it_did(splits, tmp_path):
-    result = training.train(_settings(trainer=TrainerSettings(epochs=12, batch_size=16)), *splits, 2, tmp_path)
+    settings = _settings(model=ModelSettings(width=0.25), trainer=TrainerSettings(epochs=12, batch_size=16))
+    result = training.train(settings, *splits, 2, tmp_path)
     record = json.loads(json.dumps(result.to_json()))
     assert record["validation_accuracy"] == result.history["val_accuracy"][record["best_epoch"] - 1] > 0.9
     assert record["params"] == result.model.count_params()
