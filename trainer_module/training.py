@@ -129,6 +129,8 @@ def train(
     _require_images(train_records, validation_records)
     if settings.seed is not None:
         keras.utils.set_random_seed(settings.seed)
+        # Otherwise threads add up gradients in whatever order they finish.
+        tf.config.experimental.enable_op_determinism()
     batch_size = min(settings.trainer.batch_size, train_records.count)
     steps = train_records.count // batch_size
     batches = input_pipeline.training_batches(
