@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 _PROBE_STEPS = 8
 _PROBE_REPEATS = 3
-# What XLA takes to compile a training step, in units of what a probe without XLA takes from start to end: 4 to 12 were
-# measured on 2 CPU cores.
+# What XLA takes to compile a training step, in units of what a probe without XLA takes from start to end. About 5 was
+# seen for the lean network on 2 CPU cores; the margin is for deeper ones, because a compilation cannot be cut short.
 _XLA_COST = 10.0
 # More than this share of the training time spent on choosing would cost more than most choices save.
 _PROBE_SHARE = 0.1
