@@ -120,6 +120,7 @@ def test_an_empty_split_is_refused(splits, tmp_path):
         training.train(_settings(), splits[0], input_pipeline.Records((), 0, 0), 2, tmp_path)
 
 
+@pytest.mark.component  # XLA compiles two of the candidates.
 def test_auto_times_candidates_and_keeps_the_fastest(splits):
     settings = _settings(acceleration=AccelerationSettings(mode="auto"), model=SMALLEST)
     batch = next(input_pipeline.training_batches(splits[0], 16, 32, AugmentationSettings(), None).as_numpy_iterator())
