@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.files import write_whole
 from pipeline.workspace import Workspace
 from trainer_module import features
 
@@ -54,9 +55,7 @@ def run(workspace: Workspace) -> None:
         "settings": settings.model_dump(mode="json"),
     }
     draw(rungs, workspace.ladder_picture)
-    temporary = workspace.ladder_file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    os.replace(temporary, workspace.ladder_file)  # noqa: PTH105
+    write_whole(workspace.ladder_file, json.dumps(result, indent=2))
 
 
 def gains(rungs: list[dict[str, Any]]) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from components.compression.executor import REPORT_FILE
 from components.image_example_gen.engine import report as ingest_report
 from components.release_gate.executor import REFUSED_BY_PROPERTY
 from pipeline import gates
+from pipeline.files import write_whole
 from pipeline.metadata import ComponentRun, Metadata, OutputArtifact
 from pipeline.report import render_report
 from trainer_module.run import TRAINING_FILE
@@ -36,8 +36,8 @@ def write_summary(settings: PipelineSettings, workspace: Workspace) -> dict[str,
         What was written to summary.json.
     """
     summary = gather(settings, Metadata(workspace.metadata_file))
-    _write(workspace.summary_file, json.dumps(summary, indent=2))
-    _write(workspace.report, render_report(summary))
+    write_whole(workspace.summary_file, json.dumps(summary, indent=2))
+    write_whole(workspace.report, render_report(summary))
     return summary
 
 
@@ -161,9 +161,3 @@ def _pushed(artifact: OutputArtifact) -> dict[str, str]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)  # noqa: PTH105

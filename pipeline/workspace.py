@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config import PipelineSettings
+from pipeline.files import write_whole
 from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,9 +72,7 @@ class Workspace:
 
     def write_settings(self, settings: PipelineSettings) -> None:
         """Stores the settings of the run, as a whole or not at all."""
-        temporary = self.settings_file.with_suffix(".tmp")
-        temporary.write_text(settings.model_dump_json(indent=2), encoding="utf-8")
-        os.replace(temporary, self.settings_file)  # noqa: PTH105
+        write_whole(self.settings_file, settings.model_dump_json(indent=2))
 
     def read_settings(self) -> PipelineSettings:
         """Reads the settings of the latest run."""
