@@ -1,22 +1,27 @@
-"""Images per second of the training input, beside keras.utils.image_dataset_from_directory on the same photos.
+"""The training input: images per second beside keras.utils.image_dataset_from_directory, and its share of a step.
 
     python -m benchmarks.input_pipeline DATA [--set KEY=VALUE ...]
 
-DATA must have a train/ folder, so that both read the same files. Both make float32 batches of the same size; ours
-also augments. The epochs of both take turns. The share of a training step spent waiting for input is what a step takes
-with the input pipeline, less what it takes with one batch that is always at hand.
+DATA must have a train/ folder, so that both read the same photos. Both make float32 batches of the same size; ours also
+augments. Their epochs take turns. The first one begins with a list of files, and so contains all that comes before the
+first batch.
+
+The network of the settings is then trained, as acceleration.jit and acceleration.precision say, for some steps with
+these batches and for some with one that is always at hand, in turns. Two shares are printed: the time that a step waits
+for its batch, and what a step takes longer than with the batch at hand, where the input competes for no cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.data_components import run_data_components
 from pipeline.config import load_settings
@@ -25,12 +30,13 @@ from pipeline.prepare import resolve
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    from collections.abc import Callable, Iterator
 
     from trainer_module.settings import TrainingSettings
 
 _LATER_EPOCHS = 3
-_TRAINING_STEPS = 60
+_TRAINING_ROUNDS = 5
+_STEPS_PER_ROUND = 30
 
 
 def main() -> None:
@@ -61,60 +67,78 @@ def _train_files(workspace: Workspace) -> str:
 
 
 def _compare(settings: TrainingSettings, photos: Path, files: str) -> None:
+    import tensorflow as tf
     import tf_keras as keras
 
     from trainer_module.input_pipeline import measure, training_batches
 
+    # TensorFlow's own start belongs to neither.
+    next(iter(tf.data.Dataset.range(1)))
     size, batch_size = settings.image_size, settings.trainer.batch_size
+    started = time.perf_counter()
     records = measure([files])
-    ours = training_batches(records, size, batch_size, settings.trainer.augmentation, settings.seed)
+    ours = iter(training_batches(records, size, batch_size, settings.trainer.augmentation, settings.seed))
     steps = records.count // batch_size
+    first_epochs = {"ours": _seconds(ours, steps, started)}
+    started = time.perf_counter()
     theirs = keras.utils.image_dataset_from_directory(
         photos, image_size=(size, size), batch_size=batch_size, interpolation="bilinear"
     ).prefetch(-1)
-    rates: dict[str, list[float]] = {"ours": [], "keras": []}
-    for _ in range(1 + _LATER_EPOCHS):
-        rates["ours"].append(steps * batch_size / _seconds(ours.take(steps)))
-        rates["keras"].append(steps * batch_size / _seconds(theirs.take(steps)))
-    for name, (first, *later) in rates.items():
-        sys.stdout.write(f"{name:6}{first:10,.0f} images/s first epoch{statistics.median(later):10,.0f} later epochs\n")
-    first, later = rates["ours"][0] / rates["keras"][0], _median_ratio(rates)
-    sys.stdout.write(f"ratio {first:10.1f} first epoch{later:19.1f} later epochs\n")
-    sys.stdout.write(f"waiting for input: {100 * _waiting_share(settings, ours):.1f} % of a training step\n")
+    first_epochs["keras"] = _seconds(iter(theirs), steps, started)
+    rates = {name: [steps * batch_size / seconds] for name, seconds in first_epochs.items()}
+    for _ in range(_LATER_EPOCHS):
+        for name, batches in (("ours", ours), ("keras", theirs)):
+            rates[name].append(steps * batch_size / _seconds(iter(batches), steps, time.perf_counter()))
+    _print_rates(rates)
+    _print_shares_of_a_step(settings, ours, classes=int(records.labels.max()) + 1)
 
 
-def _median_ratio(rates: dict[str, list[float]]) -> float:
-    return statistics.median(a / b for a, b in zip(rates["ours"][1:], rates["keras"][1:], strict=True))
-
-
-def _seconds(dataset: tf.data.Dataset) -> float:
-    started = time.perf_counter()
-    for _ in dataset:
+def _seconds(batches: Iterator[Any], count: int, started: float) -> float:
+    """Takes that many batches and returns the time since the start."""
+    for _ in itertools.islice(batches, count):
         pass
     return time.perf_counter() - started
 
 
-def _waiting_share(settings: TrainingSettings, batches: tf.data.Dataset) -> float:
+def _print_rates(rates: dict[str, list[float]]) -> None:
+    for name, (first, *later) in rates.items():
+        sys.stdout.write(f"{name:6}{first:10,.0f} images/s first epoch{statistics.median(later):10,.0f} later epochs\n")
+    first, *later = (ours / theirs for ours, theirs in zip(rates["ours"], rates["keras"], strict=True))
+    sys.stdout.write(f"ratio {first:10.1f} first epoch{statistics.median(later):19.1f} later epochs\n")
+
+
+def _print_shares_of_a_step(settings: TrainingSettings, batches: Iterator[Any], classes: int) -> None:
     import tensorflow as tf
 
     from trainer_module.acceleration import Acceleration
     from trainer_module.training import compiled_model
 
-    classes = 10
-    model = compiled_model(settings, classes, _TRAINING_STEPS, Acceleration(), tf.distribute.get_strategy())
-    batches = batches.map(lambda images, labels: (images, labels % classes))
-    at_hand = batches.take(1).cache().repeat()
-    sources = {"real": batches, "at hand": at_hand}
-    seconds: dict[str, list[float]] = {name: [] for name in sources}
-    for source in sources.values():
-        model.fit(source, steps_per_epoch=_TRAINING_STEPS, verbose=0)
-    for _ in range(_LATER_EPOCHS):
-        for name, source in sources.items():
-            started = time.perf_counter()
-            model.fit(source, steps_per_epoch=_TRAINING_STEPS, verbose=0)
-            seconds[name].append(time.perf_counter() - started)
-    real, ideal = (min(seconds[name]) for name in sources)
-    return max(0.0, 1 - ideal / real)
+    how = Acceleration(settings.acceleration.jit, settings.acceleration.precision)
+    model = compiled_model(settings, classes, _STEPS_PER_ROUND, how, tf.distribute.get_strategy())
+    step = tf.function(model.train_step, jit_compile=how.jit)
+    at_hand = itertools.repeat(next(batches))
+    _timed_steps(step, at_hand)  # The first one traces and compiles.
+    real, ideal = [], []
+    for _ in range(_TRAINING_ROUNDS):
+        real += _timed_steps(step, batches)
+        ideal += _timed_steps(step, at_hand)
+    waiting = sum(wait for wait, _ in real) / sum(whole for _, whole in real)
+    slower = statistics.median(whole for _, whole in real) / statistics.median(whole for _, whole in ideal) - 1
+    sys.stdout.write(f"a step waits for its batch {100 * waiting:.2f} % of its time\n")
+    sys.stdout.write(f"a step takes {100 * slower:.1f} % longer than with a batch at hand\n")
+
+
+def _timed_steps(step: Callable[[Any], dict[str, Any]], batches: Iterator[Any]) -> list[tuple[float, float]]:
+    """Trains some steps; returns, for each, the seconds until its batch was there and those until it was done."""
+    times = []
+    for _ in range(_STEPS_PER_ROUND):
+        started = time.perf_counter()
+        batch = next(batches)
+        there = time.perf_counter()
+        # Reading the loss waits for the device to finish.
+        float(step(batch)["loss"])
+        times.append((there - started, time.perf_counter() - started))
+    return times
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def create_pipeline(
     transform = _transform(settings, examples, schema, version)
     # Its anomalies stop the run only if nothing goes on without it.
     transform.add_upstream_node(example_validator)
-    trainer = _trainer(settings, transform, version)
+    trainer = _trainer(settings, transform, f"{locations.pipeline_root}/checkpoints", version)
     compression = Compression(
         model=trainer.outputs["model"],
         transformed_examples=transform.outputs["transformed_examples"],
@@ -107,6 +107,7 @@ def create_pipeline(
         max_latency_ms=settings.compression.budget.max_latency_ms,
         max_accuracy_drop=settings.compression.budget.max_accuracy_drop,
         seed=settings.seed,
+        fold_batch_norm=settings.acceleration.fold_batch_norm,
         version=version,
     )
     release = _release(settings, locations, examples, schema, trainer, compression)
@@ -161,14 +162,21 @@ def _transform(
     )
 
 
-def _trainer(settings: PipelineSettings, transform: tfx.components.Transform, version: str) -> tfx.components.Trainer:
+def _trainer(
+    settings: PipelineSettings, transform: tfx.components.Transform, checkpoints: str, version: str
+) -> tfx.components.Trainer:
     return tfx.components.Trainer(
         run_fn="trainer_module.run.run_fn",
         examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
         train_args=tfx.proto.TrainArgs(splits=[features.TRAIN_SPLIT]),
         eval_args=tfx.proto.EvalArgs(splits=[features.VALIDATION_SPLIT]),
-        custom_config={"training": settings.training().model_dump_json(), "version": version},
+        custom_config={
+            "training": settings.training().model_dump_json(),
+            # Outside of the outputs, of which every execution gets new ones: a run that was killed goes on from there.
+            "checkpoints": checkpoints,
+            "version": version,
+        },
     )
 
 

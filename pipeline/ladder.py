@@ -7,28 +7,20 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.files import write_whole
+from pipeline.ladder_table import LESSON
+from pipeline.report import write_report
 from pipeline.workspace import Workspace
 from trainer_module import features
 
 if TYPE_CHECKING:
     from trainer_module.ladder import Splits
 
-# The lesson's own figures (GPU, 6 classes), to compare the gains with.
-LESSON = (
-    {"name": "naive", "params": 7_476_742, "accuracy": 0.82, "train_s_per_epoch": 171.0, "inference_ms_per_step": 52.0},
-    {"name": "pooling", "params": 5_873_478},
-    {"name": "separable", "params": 679_137, "train_s_per_epoch": 250.0, "inference_ms_per_step": 36.0},
-    {"name": "jit", "train_s_per_epoch": 89.0, "inference_ms_per_step": 19.0},
-    {"name": "amp", "train_s_per_epoch": 67.0, "inference_ms_per_step": 22.0},
-    {"name": "fusing", "accuracy": 0.79, "train_s_per_epoch": 66.0, "inference_ms_per_step": 22.0},
-)
-
 
 def run(workspace: Workspace) -> None:
-    """Ingests and transforms the data, climbs the ladder, and writes ladder.json and ladder.png.
+    """Ingests and transforms the data, climbs the ladder, and writes ladder.json, ladder.png and the report anew.
 
     Args:
         workspace: Its settings file says on which data, and how long each rung trains.
@@ -56,13 +48,8 @@ def run(workspace: Workspace) -> None:
     }
     draw(rungs, workspace.ladder_picture)
     write_whole(workspace.ladder_file, json.dumps(result, indent=2))
-
-
-def gains(rungs: list[dict[str, Any]]) -> dict[str, float]:
-    """Returns what the last rung saves against the first, as shares: 0.9 is 90 % less."""
-    first, last = rungs[0], rungs[-1]
-    keys = ("params", "train_s_per_epoch", "inference_ms_per_step")
-    return {key: 1 - last[key] / first[key] for key in keys}
+    if workspace.summary_file.exists():
+        write_report(workspace)
 
 
 def _transformed(workspace: Workspace) -> tuple[Splits, int]:

@@ -18,14 +18,14 @@ _PANELS = (
 
 
 def draw(rungs: list[dict[str, Any]], path: Path) -> None:
-    """Draws a bar for every rung in four panels: parameters, accuracy, training and inference time.
+    """Draws a bar for every rung in four panels, two by two: parameters, accuracy, training and inference time.
 
     Args:
         rungs: As in ladder.json, bottom first.
         path: PNG file to write.
     """
-    figure = Figure(figsize=(15, 4), layout="constrained")
-    axes = figure.subplots(1, len(_PANELS), sharey=True)
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    axes = figure.subplots(2, 2, sharey=True).flat
     names = [rung["name"] for rung in rungs]
     for axis, (key, title, form, logarithmic) in zip(axes, _PANELS, strict=True):
         bars = axis.barh(names, [rung[key] for rung in rungs], color=["#8a8f98"] * (len(rungs) - 1) + ["#1a7f37"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.table import Table
 
-from pipeline.ladder import gains
+from pipeline.ladder_table import HEADINGS, ladder_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,12 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-_COLUMNS = (
-    ("params", "{:,}"),
-    ("accuracy", "{:.1%}"),
-    ("train_s_per_epoch", "{:.2f}"),
-    ("inference_ms_per_step", "{:.2f}"),
-)
+    from pipeline.ladder_table import Row
 
 
 class LadderProgress:
@@ -78,20 +73,15 @@ def ladder_table(rungs: list[dict[str, Any]], lesson: list[dict[str, Any]]) -> T
         A row for each rung, and what the last saves against the first.
     """
     table = Table("Rung", title="In parentheses: the lesson's own figures (one GPU, 6 classes)")
-    for heading in ("Parameters", "Accuracy", "Train s/epoch", "Inference ms/step"):
+    for heading in HEADINGS:
         table.add_column(heading, justify="right")
-    told = {rung["name"]: rung for rung in lesson}
-    for rung in rungs:
-        table.add_row(rung["name"], *(_cell(rung, told.get(rung["name"], {}), *column) for column in _COLUMNS))
-    saved = gains(rungs)
-    gained = f"{100 * (rungs[-1]['accuracy'] - rungs[0]['accuracy']):+.1f} points"
-    percent = {key: f"{-100 * share:+.0f} %" for key, share in saved.items()}
+    *rows, against = ladder_rows(rungs, lesson)
+    for row in rows:
+        table.add_row(row.name, *_cells(row))
     table.add_section()
-    row = [percent["params"], gained, percent["train_s_per_epoch"], percent["inference_ms_per_step"]]
-    table.add_row(f"{rungs[-1]['name']} against {rungs[0]['name']}", *row)
+    table.add_row(against.name, *_cells(against))
     return table
 
 
-def _cell(rung: dict[str, Any], told: dict[str, Any], key: str, form: str) -> str:
-    own = form.format(rung[key])
-    return f"{own} ({form.format(told[key])})" if key in told else own
+def _cells(row: Row) -> list[str]:
+    return [f"{own} ({told})" if told else own for own, told in zip(row.own, row.told, strict=True)]

@@ -90,7 +90,9 @@ def run_module(module: str, workspace: Workspace, lock: IO[str], poll: Callable[
             _follow(process, poll)
         except KeyboardInterrupt:
             _stop(process)
-            raise Interrupted("stopped; finished components are kept: run the same command again to go on") from None
+            raise Interrupted(
+                "stopped; finished components and epochs are kept: run the same command again to go on"
+            ) from None
         except BaseException:
             _stop(process)
             raise

@@ -11,6 +11,7 @@ from PIL import Image
 from components.image_example_gen.engine.listing import list_images
 from pipeline.config import PipelineSettings, auto_image_size
 from pipeline.digits import write_digits
+from trainer_module.architectures import require_input_size
 
 if TYPE_CHECKING:
     from components.image_example_gen.engine.listing import Listing
@@ -30,7 +31,7 @@ def resolve(settings: PipelineSettings, workspace: Workspace) -> PipelineSetting
         Settings with `data.path` absolute and `data.image_size` a number.
 
     Raises:
-        UserError: If the data folder is unusable.
+        UserError: If the data folder is unusable, or the input smaller than the network's stride.
     """
     if settings.data.path is None:
         settings = _with_digits(settings, workspace)
@@ -39,6 +40,7 @@ def resolve(settings: PipelineSettings, workspace: Workspace) -> PipelineSetting
     size = settings.data.image_size
     if size == "auto":
         size = auto_image_size(_typical_side(listing))
+    require_input_size(settings.model.architecture, size)
     return settings.model_copy(update={"data": settings.data.model_copy(update={"path": path, "image_size": size})})
 
 

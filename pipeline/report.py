@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any
+import base64
+import json
+from typing import TYPE_CHECKING, Any
 
 import jinja2
+
+from pipeline.files import write_whole
+from pipeline.ladder_table import HEADINGS, ladder_rows
+
+if TYPE_CHECKING:
+    from pipeline.workspace import Workspace
 
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("pipeline"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
 )
 
 
-def render_report(summary: dict[str, Any]) -> str:
-    """Renders the page.
+def write_report(workspace: Workspace) -> None:
+    """Writes the page of the latest run, with the ladder if there is one.
 
     Args:
-        summary: The content of summary.json.
-
-    Returns:
-        HTML that needs no other file and no network.
+        workspace: Output directory; it has a summary.json.
     """
-    _ENVIRONMENT.filters.update(percent=_percent, kilobytes=_kilobytes)
-    return _ENVIRONMENT.get_template("report.html.j2").render(summary)
+    summary = json.loads(workspace.summary_file.read_text(encoding="utf-8"))
+    write_whole(
+        workspace.report, _ENVIRONMENT.get_template("report.html.j2").render(summary, ladder=_ladder(workspace))
+    )
+
+
+def _ladder(workspace: Workspace) -> dict[str, Any] | None:
+    """Returns ladder.json with its table as text and the picture as a data URI."""
+    if not (workspace.ladder_file.exists() and workspace.ladder_picture.exists()):
+        return None
+    ladder = json.loads(workspace.ladder_file.read_text(encoding="utf-8"))
+    picture = base64.b64encode(workspace.ladder_picture.read_bytes()).decode()
+    return {
+        **ladder,
+        "headings": HEADINGS,
+        "rows": ladder_rows(ladder["rungs"], ladder["lesson"]),
+        "picture": f"data:image/png;base64,{picture}",
+    }
 
 
 def _percent(share: float | None) -> str:
@@ -30,3 +51,6 @@ def _percent(share: float | None) -> str:
 
 def _kilobytes(size: int) -> str:
     return f"{size / 1000:,.1f} kB"
+
+
+_ENVIRONMENT.filters.update(percent=_percent, kilobytes=_kilobytes)

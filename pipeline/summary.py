@@ -15,7 +15,7 @@ from components.release_gate.executor import REFUSED_BY_PROPERTY
 from pipeline import gates
 from pipeline.files import write_whole
 from pipeline.metadata import ComponentRun, Metadata, OutputArtifact
-from pipeline.report import render_report
+from pipeline.report import write_report
 from trainer_module.run import TRAINING_FILE
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def write_summary(settings: PipelineSettings, workspace: Workspace) -> dict[str,
     """
     summary = gather(settings, Metadata(workspace.metadata_file))
     write_whole(workspace.summary_file, json.dumps(summary, indent=2))
-    write_whole(workspace.report, render_report(summary))
+    write_report(workspace)
     return summary
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import logging
 import math
 import os
 import time
@@ -13,22 +13,28 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from trainer_module.epoch_clock import EpochClock
+from trainer_module.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from trainer_module.settings import AccelerationSettings
 
+_logger = logging.getLogger(__name__)
+
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 _PROBE_STEPS = 8
 _PROBE_REPEATS = 3
-# What XLA takes to compile a training step, in units of what a probe without XLA takes from start to end. About 5 was
-# seen for the lean network on 2 CPU cores; the margin is for deeper ones, because a compilation cannot be cut short.
-_XLA_COST = 10.0
+# What it takes to probe a candidate, in units of what the first one took. On 2 CPU cores 1.5 was seen without XLA and 5
+# with it; the margin is for deeper networks, because a compilation cannot be cut short.
+_COST, _XLA_COST = 1.5, 10.0
 # More than this share of the training time spent on choosing would cost more than most choices save.
 _PROBE_SHARE = 0.1
 # Reduced precision moves the loss of the first steps by a few percent; more means that the numerics do not hold.
 _LOSS_TOLERANCE = 0.1
 FUSED_STEPS = 8
+_WHERE_NOT_WHAT = ("Graph execution error", "Detected at node", "<stack traces", "File ", " ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,15 +99,53 @@ class Choice:
 
 
 def distribution_strategy(settings: AccelerationSettings) -> tf.distribute.Strategy:
-    """Picks the tf.distribute strategy: several hosts by TF_CONFIG, several GPUs of one host, or the default."""
+    """Makes the tf.distribute strategy: several hosts by TF_CONFIG, several GPUs of one host, or the default.
+
+    Several hosts must make it before TensorFlow computes anything.
+
+    Args:
+        settings: Says which; "auto" takes what fits this host.
+
+    Returns:
+        The strategy.
+
+    Raises:
+        UserError: If the strategy needs GPUs or hosts that there are not.
+    """
     wanted = settings.strategy
+    gpus = len(tf.config.list_physical_devices("GPU"))
     if wanted == "auto":
-        workers = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {}).get("worker", [])
-        gpus = tf.config.list_physical_devices("GPU")
-        wanted = "multi_worker" if len(workers) > 1 else "mirrored" if len(gpus) > 1 else "none"
+        wanted = "multi_worker" if _hosts() > 1 else "mirrored" if gpus > 1 else "none"
     if wanted == "multi_worker":
+        return _multi_worker_strategy()
+    if wanted == "none":
+        return tf.distribute.get_strategy()
+    if not gpus:
+        raise UserError("acceleration.strategy=mirrored: TensorFlow finds no GPU on this machine; use auto or none")
+    return tf.distribute.MirroredStrategy()
+
+
+def _multi_worker_strategy() -> tf.distribute.Strategy:
+    if not _hosts():
+        raise UserError(
+            "acceleration.strategy=multi_worker: the environment variable TF_CONFIG names no workers;"
+            " set it on every host, or use auto or none"
+        )
+    try:
         return tf.distribute.MultiWorkerMirroredStrategy()
-    return tf.distribute.MirroredStrategy() if wanted == "mirrored" else tf.distribute.get_strategy()
+    except ValueError as error:
+        raise UserError(f"the environment variable TF_CONFIG does not say which host this is: {error}") from error
+
+
+def _hosts() -> int:
+    """Counts the hosts in TF_CONFIG that train."""
+    try:
+        cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"the environment variable TF_CONFIG describes no cluster: {error}; mend or unset it"
+        ) from error
+    return sum(len(cluster.get(job, ())) for job in ("chief", "worker"))
 
 
 def choose(
@@ -122,11 +166,16 @@ def choose(
 
     Returns:
         The fastest candidate whose loss stays finite and close to that of the plain float32 step.
+
+    Raises:
+        UserError: If the settings leave no choice, and this device cannot train as they say.
     """
     started = time.perf_counter()
     manual = Acceleration(settings.jit, settings.precision, settings.steps_per_execution)
     # Workers that time alone would choose differently and then wait for each other for ever.
     probing = settings.mode == "auto" and strategy.num_replicas_in_sync == 1
+    if not probing:
+        _require_trainable(manual, build, batch)
     probes = tuple(_probe_candidates(build, batch, total_steps)) if probing else ()
     measured = [probe for probe in probes if probe.seconds_per_step is not None and probe.outcome == "measured"]
     chosen = min(measured, key=lambda probe: probe.seconds_per_step or math.inf).candidate if measured else manual
@@ -151,70 +200,96 @@ def apply_precision(precision: str) -> None:
     keras.mixed_precision.set_global_policy(_POLICIES[precision])
 
 
+def _require_trainable(
+    how: Acceleration, build: Callable[[Acceleration], keras.Model], batch: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Tries one step, so that what this device cannot do is refused before the training and by the setting's name."""
+    switches = {"precision": how.precision} if how.precision != "float32" else {}
+    switches |= {"jit": "true"} if how.jit else {}
+    if not switches:
+        return
+    named = ", ".join(f"acceleration.{key}={value}" for key, value in switches.items())
+    remedy = "use acceleration.mode=auto, which measures what this device can do"
+    try:
+        loss, _ = _fit(build(dataclasses.replace(how, steps_per_execution=1)), batch, steps=1)
+    except tf.errors.OpError as error:
+        raise UserError(f"{named}: {device_name()} cannot train so: {_reason(error)}; {remedy}") from error
+    if not math.isfinite(loss) and math.isfinite(_fit(build(Acceleration()), batch, steps=1)[0]):
+        raise UserError(f"{named}: the loss is not a number, though it is one in plain float32; {remedy}")
+    if how.precision == "float16" and reduced_precision() != "float16":
+        # Three times the time of float32 was seen.
+        _logger.warning("%s: CPUs have no float16 arithmetic and emulate it slowly; bfloat16 or auto is faster", named)
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """Finds the line that says what is wrong, after those with which Keras says where."""
+    lines = str(error).splitlines()
+    return next((line for line in lines if line.strip() and not line.startswith(_WHERE_NOT_WHAT)), lines[0])
+
+
 def _probe_candidates(
     build: Callable[[Acceleration], keras.Model], batch: tuple[np.ndarray, np.ndarray], total_steps: int
 ) -> Iterator[Probe]:
     """Changes one switch at a time, going on from the best so far, until the time budget is spent."""
+    started = time.perf_counter()
     reference = build(Acceleration())
     # All candidates start from the same weights, or their losses could not be compared.
     weights = reference.get_weights()
-    best, reference_seconds = _timed_probe(Acceleration(), lambda _: reference, weights, batch, reference_loss=None)
+    best = _probe(Acceleration(), lambda _: reference, weights, batch, reference_loss=None)
     yield best
     if best.seconds_per_step is None:
         return
-    reference_loss = best.loss
+    reference_loss, reference_seconds = best.loss, time.perf_counter() - started
     budget = _PROBE_SHARE * total_steps * best.seconds_per_step
-    spent = 0.0
     for change in _changes():
         candidate = dataclasses.replace(best.candidate, **change)
-        expected = reference_seconds * (_XLA_COST if candidate.jit else 1.0)
-        if spent + expected > budget:
+        expected = reference_seconds * (_XLA_COST if candidate.jit else _COST)
+        if time.perf_counter() - started + expected > budget:
             yield Probe(candidate, None, None, "not measured: it would take longer than a tenth of the training")
             continue
-        probe, seconds = _timed_probe(candidate, build, weights, batch, reference_loss)
-        spent += seconds
+        probe = _probe(candidate, build, weights, batch, reference_loss)
         yield probe
         if probe.outcome == "measured" and (probe.seconds_per_step or math.inf) < (best.seconds_per_step or math.inf):
             best = probe
 
 
 def _changes() -> list[dict[str, Any]]:
-    return [{"precision": reduced_precision()}, {"jit": True}, {"steps_per_execution": FUSED_STEPS}]
+    # The costly one last: what is left of the budget may not be enough for it.
+    return [{"precision": reduced_precision()}, {"steps_per_execution": FUSED_STEPS}, {"jit": True}]
 
 
-def _timed_probe(
+def _probe(
     candidate: Acceleration,
     build: Callable[[Acceleration], keras.Model],
     weights: list[np.ndarray],
     batch: tuple[np.ndarray, np.ndarray],
     reference_loss: float | None,
-) -> tuple[Probe, float]:
-    started = time.perf_counter()
+) -> Probe:
     try:
         model = build(candidate)
         model.set_weights(weights)
         seconds_per_step, loss = _time_steps(model, batch)
     except tf.errors.OpError as error:
-        reason = str(error).splitlines()[0]
-        return Probe(candidate, None, None, f"refused by the device: {reason}"), time.perf_counter() - started
+        return Probe(candidate, None, None, f"refused by the device: {_reason(error)}")
     outcome = "measured"
     if not math.isfinite(loss):
         outcome = "rejected: the loss is not finite"
     elif reference_loss is not None and abs(loss - reference_loss) > _LOSS_TOLERANCE * max(1.0, abs(reference_loss)):
         outcome = f"rejected: loss {loss:.3f}, but {reference_loss:.3f} in float32"
-    return Probe(candidate, seconds_per_step, loss, outcome), time.perf_counter() - started
+    return Probe(candidate, seconds_per_step, loss, outcome)
 
 
 def _time_steps(model: keras.Model, batch: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
-    dataset = tf.data.Dataset.from_tensors(batch).repeat()
     # The first call traces and compiles.
-    history = model.fit(dataset, steps_per_epoch=_PROBE_STEPS, verbose=0)
+    loss, _ = _fit(model, batch, _PROBE_STEPS)
     # The fastest of several: whatever else the machine does only ever makes it slower.
-    seconds = min(_seconds_of_fit(model, dataset) for _ in range(_PROBE_REPEATS))
-    return seconds / _PROBE_STEPS, float(history.history["loss"][-1])
+    return min(_fit(model, batch, _PROBE_STEPS)[1] for _ in range(_PROBE_REPEATS)) / _PROBE_STEPS, loss
 
 
-def _seconds_of_fit(model: keras.Model, dataset: tf.data.Dataset) -> float:
-    started = time.perf_counter()
-    model.fit(dataset, steps_per_epoch=_PROBE_STEPS, verbose=0)
-    return time.perf_counter() - started
+def _fit(model: keras.Model, batch: tuple[np.ndarray, np.ndarray], steps: int) -> tuple[float, float]:
+    """Trains with the same batch again and again; returns the mean loss, and the seconds that it took."""
+    # Endless, because several workers share out what there is.
+    dataset = tf.data.Dataset.from_tensors(batch).repeat()
+    clock = EpochClock()
+    history = model.fit(dataset, steps_per_epoch=steps, callbacks=[clock], verbose=0).history
+    return float(history["loss"][0]), clock.seconds[0]

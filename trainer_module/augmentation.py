@@ -9,34 +9,54 @@ import tensorflow as tf
 if TYPE_CHECKING:
     from trainer_module.settings import AugmentationSettings
 
+# From red, green and blue to the grey of the same brightness (ITU-R BT.601) in all three channels.
+_TO_GREY = ((0.299,) * 3, (0.587,) * 3, (0.114,) * 3)
 
-def augment(images: tf.Tensor, settings: AugmentationSettings, generator: tf.random.Generator) -> tf.Tensor:
-    """Flips and shifts every image of a batch by amounts of its own.
+
+def augment(images: tf.Tensor, settings: AugmentationSettings, seed: tf.Tensor) -> tf.Tensor:
+    """Flips, shifts and recolours every image of a batch by amounts of its own.
 
     Args:
-        images: float32 of shape [N, S, S, 3].
+        images: uint8 of shape [N, S, S, 3].
         settings: Which changes, and how large.
-        generator: Source of the random amounts.
+        seed: Integers of shape [2]; the same seed changes the same images in the same way.
 
     Returns:
-        Images of the same shape and dtype; what a shift uncovers is filled by reflection.
+        float32 of the same shape in [0, 255]; what a shift uncovers is filled by reflection.
     """
-    if not settings.flip and not settings.shift:
-        return images
-    count = tf.shape(images)[0]
-    side = tf.cast(tf.shape(images)[1], tf.float32)
-    mirrored = generator.uniform([count]) < 0.5 if settings.flip else tf.zeros([count], tf.bool)
-    # Whole pixels: nothing is interpolated, so no detail is lost.
-    shifts = tf.round(generator.uniform([2, count], -settings.shift, settings.shift) * side)
-    one, zero = tf.ones([count]), tf.zeros([count])
-    x_scale = tf.where(mirrored, -one, one)
-    x_offset = tf.where(mirrored, (side - 1) * one, zero) + shifts[0]
-    transforms = tf.stack([x_scale, zero, x_offset, zero, one, shifts[1], zero, zero], axis=1)
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=transforms,
-        output_shape=tf.shape(images)[1:3],
-        fill_value=0.0,
-        interpolation="NEAREST",
-        fill_mode="REFLECT",
-    )
+    amounts = tf.random.stateless_uniform([6, tf.shape(images)[0]], seed)
+    result = tf.cast(_move(images, settings, flip=amounts[0], shifts=amounts[1:3]), tf.float32)
+    return _recolor(result, settings.color, amounts[3:]) if settings.color else result
+
+
+def _move(images: tf.Tensor, settings: AugmentationSettings, flip: tf.Tensor, shifts: tf.Tensor) -> tf.Tensor:
+    side = tf.shape(images)[1]
+    columns = positions = tf.range(side)[None]
+    # Gathering bytes, one axis after the other, takes a quarter of the time of ImageProjectiveTransform.
+    if settings.shift:
+        # Whole pixels: nothing is interpolated, so no detail is lost.
+        pixels = tf.round((2 * shifts - 1) * settings.shift * tf.cast(side, tf.float32))
+        down, right = tf.unstack(tf.cast(pixels, tf.int32)[..., None])
+        images = tf.gather(images, _reflect(positions + down, side), axis=1, batch_dims=1)
+        columns = _reflect(positions + right, side)
+    if settings.flip:
+        columns = tf.where(flip[:, None] < 0.5, side - 1 - columns, columns)
+    return tf.gather(images, columns, axis=2, batch_dims=1) if settings.shift or settings.flip else images
+
+
+def _reflect(positions: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
+    """Maps positions beyond an edge to those as far on this side of it, the edge itself included."""
+    beyond_start = tf.where(positions < 0, -1 - positions, positions)
+    return tf.where(beyond_start >= side, 2 * side - 1 - beyond_start, beyond_start)
+
+
+def _recolor(images: tf.Tensor, largest: float, amounts: tf.Tensor) -> tf.Tensor:
+    """Changes saturation (around a pixel's grey), then contrast (around the image's mean grey), then brightness."""
+    factors = 1 + (2 * amounts - 1) * largest
+    saturation, contrast, brightness = tf.unstack(factors[..., None, None, None])
+    grey = tf.tensordot(images, tf.constant(_TO_GREY), 1)
+    mean = tf.reduce_mean(grey, axis=[1, 2, 3], keepdims=True)
+    # brightness * (mean + contrast * (grey + saturation * (images - grey) - mean)), in half as many passes.
+    kept = brightness * contrast
+    changed = kept * saturation * images + kept * (1 - saturation) * grey + brightness * (1 - contrast) * mean
+    return tf.clip_by_value(changed, 0.0, 255.0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
+import numpy as np
 import tensorflow as tf
 
 from trainer_module import features
+from trainer_module.folding import fold_batch_norm
 from trainer_module.preprocessing import decode_images
 
 if TYPE_CHECKING:
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
 
 # The file beside Format-Serving in the Trainer's model artifact: the model that Compression goes on from.
 KERAS_MODEL_FILE = "keras_model.keras"
+# Folding changes no more than the rounding of float32; a larger difference of a probability is a fault of the folding.
+FOLDING_TOLERANCE = 1e-4
+CHECKED_IMAGES = 32
 
 
 class ServingModel(tf.Module):
@@ -37,12 +43,14 @@ class ServingModel(tf.Module):
             image_size: S, in pixels.
         """
         super().__init__()
-        self.model = model
+        # Not the model itself: Keras would add a trace of every layer, for training too, which no signature needs.
+        self.weights = model.weights
+        self._classify = functools.partial(model, training=False)
         self.class_names = tf.constant(list(class_names))
         self.image_size = image_size
 
     def _probabilities(self, pixels: tf.Tensor) -> tf.Tensor:
-        return tf.cast(self.model(tf.cast(pixels, tf.float32), training=False), tf.float32)
+        return tf.cast(self._classify(tf.cast(pixels, tf.float32)), tf.float32)
 
     def _predict(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities = self._probabilities(pixels)
@@ -74,7 +82,15 @@ class ServingModel(tf.Module):
         return {name: function.get_concrete_function() for name, function in functions.items()}
 
 
-def save_serving_model(model: keras.Model, directory: str, class_names: Sequence[str], image_size: int) -> None:
+def save_serving_model(
+    model: keras.Model,
+    directory: str,
+    class_names: Sequence[str],
+    image_size: int,
+    *,
+    fold: bool = True,
+    images: np.ndarray | None = None,
+) -> None:
     """Writes a SavedModel with the signatures of `ServingModel`.
 
     Args:
@@ -82,6 +98,29 @@ def save_serving_model(model: keras.Model, directory: str, class_names: Sequence
         directory: Where to write it.
         class_names: Names of the C classes in the order of the model's outputs.
         image_size: S, in pixels.
+        fold: Whether batch normalisation and activations become part of the convolutions (see `folding`).
+        images: uint8 [N, S, S, 3], photos on which the folded model is compared with the model; by default noise.
+
+    Raises:
+        ValueError: The folded model's probabilities differ by more than `FOLDING_TOLERANCE`. Nothing is written then.
     """
+    if fold:
+        model = _checked_fold(model, _noise(image_size) if images is None else images[:CHECKED_IMAGES])
     module = ServingModel(model, class_names, image_size)
     tf.saved_model.save(module, directory, signatures=module.signatures())
+
+
+def _checked_fold(model: keras.Model, images: np.ndarray) -> keras.Model:
+    folded = fold_batch_norm(model)
+    pixels = tf.cast(images, tf.float32)
+    differences = folded(pixels, training=False).numpy() - model(pixels, training=False).numpy()
+    difference = np.abs(differences).max()
+    # So that NaN, which compares as false, is a difference too.
+    if not difference <= FOLDING_TOLERANCE:
+        raise ValueError(f"folding changes the probabilities by {difference:.1e}, more than {FOLDING_TOLERANCE:.1e}")
+    return folded
+
+
+def _noise(image_size: int) -> np.ndarray:
+    shape = (CHECKED_IMAGES, image_size, image_size, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

@@ -2,101 +2,167 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import math
+import secrets
+import shutil
+import tempfile
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import psutil
 import tensorflow as tf
 
-from trainer_module import features
+from trainer_module import cache_room, features
 from trainer_module.augmentation import augment
+from trainer_module.image_buffer import ImageBuffer
 from trainer_module.preprocessing import bytes_to_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from trainer_module.settings import AugmentationSettings
 
-# A cache may take this share of what is free: the model, its activations and the rest of the machine need room too.
-_CACHE_SHARE_OF_FREE_MEMORY = 0.4
+_CHANNELS = 3
 _COMPRESSION = "GZIP"
 _FEATURE_SPEC = {
     features.PIXELS: tf.io.FixedLenFeature([], tf.string),
     features.LABEL: tf.io.FixedLenFeature([], tf.int64),
 }
+_BYTES_PARSED_AT_ONCE = 4 * 2**20
+# Both are fixed and not fitted to the machine: a training that resumes elsewhere must find the examples in the order in
+# which it left them. Ingest has mixed the files already, so to shuffle a part of a large split at a time is enough.
+_FILES_READ_AT_ONCE = 16
+_BYTES_SHUFFLED_AT_ONCE = 256 * 2**20
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Records:
-    """One split's files with what was measured of them.
+    """One split: its files, what is in them, and where its decoded images are kept.
 
     Attributes:
         files: Paths of gzipped TFRecord files.
         count: Number of examples.
-        size: Bytes of all serialised examples, uncompressed.
+        size: Bytes of all images, decoded.
+        labels: int64 of shape [count].
+        images: uint8 of shape [count, S, S, 3], if they fit in memory.
+        directory: Where tf.data saved them, if they fit on the disk only. It is removed when the process ends.
     """
 
     files: tuple[str, ...]
     count: int
     size: int
+    labels: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0,), np.int64))
+    images: tf.Variable | None = None
+    directory: str | None = None
+
+    @property
+    def cache(self) -> Literal["memory", "disk", "none"]:
+        """Where the decoded images are kept; none: the files are read again in every epoch."""
+        if self.images is not None:
+            return "memory"
+        return "none" if self.directory is None else "disk"
 
 
 def measure(file_patterns: Sequence[str]) -> Records:
-    """Reads a split once and counts its examples and their bytes.
+    """Reads a split, counts its examples, and keeps the decoded images where there is room for them.
 
     Args:
         file_patterns: Glob patterns of gzipped TFRecord files.
 
     Returns:
-        The files, sorted, with count and size.
+        The split; the order of its examples follows from the files alone.
     """
-    files = sorted(path for pattern in file_patterns for path in tf.io.gfile.glob(pattern))
-    if not files:
-        return Records((), 0, 0)
-    lengths = _read(files, deterministic=False).batch(1024).map(tf.strings.length)
-    count, size = 0, 0
-    for batch in lengths.as_numpy_iterator():
-        count += batch.size
-        size += int(batch.sum(dtype=np.int64))
-    return Records(tuple(files), count, size)
+    files = _matching(file_patterns)
+    image_size = _image_size(files)
+    if image_size is None:
+        return Records(files, 0, 0)
+    shape = (image_size, image_size, _CHANNELS)
+    buffer: ImageBuffer | None = ImageBuffer(shape, cache_room.memory_room())
+    labels = []
+    for images, some_labels in _decoded(files, image_size).as_numpy_iterator():
+        labels.append(some_labels)
+        if buffer is not None and not buffer.add(images):
+            # Too large for the memory; the rest of the pass only counts.
+            buffer = None
+    count = sum(map(len, labels))
+    size = count * math.prod(shape)
+    return Records(
+        files,
+        count,
+        size,
+        np.concatenate(labels),
+        images=None if buffer is None else buffer.move_to_variable(),
+        directory=_save(files, image_size) if buffer is None and size <= cache_room.disk_room() else None,
+    )
 
 
-def cache_kind(size: int) -> Literal["memory", "none"]:
-    """Decides where a split of `size` bytes is cached: in memory only when it fits."""
-    free = psutil.virtual_memory().available
-    return "memory" if size <= free * _CACHE_SHARE_OF_FREE_MEMORY else "none"
+def label_counts(records: Records, classes: int) -> np.ndarray:
+    """Counts the examples of each class.
+
+    Args:
+        records: The split.
+        classes: Number of classes.
+
+    Returns:
+        int64 of shape [classes]. Examples of a class that is not in the vocabulary (label -1) are left out.
+    """
+    return np.bincount(records.labels[records.labels >= 0], minlength=classes)
 
 
 def training_batches(
-    records: Records, image_size: int, batch_size: int, augmentation: AugmentationSettings, seed: int | None
+    records: Records,
+    image_size: int,
+    batch_size: int,
+    augmentation: AugmentationSettings,
+    seed: int | None,
+    first_epoch: int = 0,
 ) -> tf.data.Dataset:
     """Builds the endless, shuffled, augmented stream of training batches.
+
+    Each epoch has count // batch_size batches, all full, in which no image comes twice. With a seed, the batches of an
+    epoch follow from the seed and the number of the epoch alone (and from `records.cache`): a training that resumes
+    with `first_epoch` gets those that it would have got.
 
     Args:
         records: The training split.
         image_size: Side of the images, in pixels.
-        batch_size: Images per batch; every batch is full.
+        batch_size: Images per batch, at most `records.count`.
         augmentation: Random changes of the images.
-        seed: Makes order and augmentation repeatable, at some cost in speed.
+        seed: Makes order and augmentation repeatable; None draws another one for each call.
+        first_epoch: Number of the epoch that the stream, whenever it is iterated, starts with.
 
     Returns:
         Dataset of (float32 [batch_size, S, S, 3] in [0, 255], int64 [batch_size]).
+
+    Raises:
+        ValueError: If there are too few images for one batch.
     """
-    dataset = _read(records.files, deterministic=seed is not None)
-    if cache_kind(records.size) == "memory":
-        dataset = dataset.cache().shuffle(records.count, seed=seed)
-    else:
-        dataset = dataset.shuffle(min(records.count, 10_000), seed=seed)
-    generator = _generator(seed)
+    if records.count < batch_size:
+        raise ValueError(f"{records.count} images do not fill a batch of {batch_size}")
+    order_seed, change_seed = _seeds(seed)
 
-    def prepare(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = _parse(serialized, image_size)
-        return augment(tf.cast(images, tf.float32), augmentation, generator), labels
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+        epoch_seed = tf.random.fold_in(order_seed, number)
+        shuffled = (
+            _shuffled_examples(records, image_size, epoch_seed)
+            if records.images is None
+            else _shuffled_positions(records.count, epoch_seed)
+        )
+        return shuffled.batch(batch_size, drop_remainder=True)
 
-    calls = 1 if seed is not None else tf.data.AUTOTUNE
-    dataset = dataset.repeat().batch(batch_size, drop_remainder=True)
-    return dataset.map(prepare, num_parallel_calls=calls).prefetch(tf.data.AUTOTUNE)
+    def prepare(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = batch
+        images = tf.ensure_shape(images, [batch_size, image_size, image_size, _CHANNELS])
+        return augment(images, augmentation, tf.random.fold_in(change_seed, step)), labels
+
+    batches = tf.data.Dataset.counter(first_epoch).flat_map(epoch)
+    if records.images is not None:
+        batches = batches.map(_look_up(records), tf.data.AUTOTUNE)
+    batches = batches.enumerate(first_epoch * (records.count // batch_size)).map(prepare, tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    options.deterministic = seed is not None
+    return batches.with_options(options).prefetch(tf.data.AUTOTUNE)
 
 
 def evaluation_batches(records: Records, image_size: int, batch_size: int) -> tf.data.Dataset:
@@ -110,18 +176,18 @@ def evaluation_batches(records: Records, image_size: int, batch_size: int) -> tf
     Returns:
         Dataset of (float32 [N, S, S, 3] in [0, 255], int64 [N]).
     """
-    dataset = _read(records.files, deterministic=True).batch(batch_size)
+    if records.images is None:
+        batches = _examples(records, image_size).batch(batch_size)
+    else:
+        batches = tf.data.Dataset.range(records.count).batch(batch_size).map(_look_up(records), tf.data.AUTOTUNE)
 
-    def prepare(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = _parse(serialized, image_size)
+    def prepare(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images = tf.ensure_shape(images, [None, image_size, image_size, _CHANNELS])
         return tf.cast(images, tf.float32), labels
 
-    dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
-    if cache_kind(records.count * image_size * image_size * 3 * 4) == "memory":
-        dataset = dataset.cache()
     # Keras must know the number of batches to execute several steps at once.
-    batches = tf.data.experimental.assert_cardinality(-(-records.count // batch_size))
-    return dataset.apply(batches).prefetch(tf.data.AUTOTUNE)
+    cardinality = tf.data.experimental.assert_cardinality(-(-records.count // batch_size))
+    return batches.map(prepare, tf.data.AUTOTUNE).apply(cardinality).prefetch(tf.data.AUTOTUNE)
 
 
 def load_arrays(
@@ -137,33 +203,94 @@ def load_arrays(
 
     Returns:
         uint8 images of shape [N, S, S, 3] and int64 labels of shape [N].
+
+    Raises:
+        MemoryError: If they do not fit.
     """
-    files = sorted(path for pattern in file_patterns for path in tf.io.gfile.glob(pattern))
-    if not files:
-        return np.zeros((0, image_size, image_size, 3), np.uint8), np.zeros((0,), np.int64)
-    dataset = _read(files, deterministic=True)
+    shape = (image_size, image_size, _CHANNELS)
+    buffer = ImageBuffer(shape, cache_room.free_memory())
+    labels = [np.zeros((0,), np.int64)]
+    batches = _decoded(_matching(file_patterns), image_size)
     if limit is not None:
-        dataset = dataset.shuffle(10 * limit, seed=seed).take(limit)
-    batches = list(dataset.batch(256).map(lambda s: _parse(s, image_size)).as_numpy_iterator())
-    if not batches:
-        return np.zeros((0, image_size, image_size, 3), np.uint8), np.zeros((0,), np.int64)
-    return np.concatenate([images for images, _ in batches]), np.concatenate([labels for _, labels in batches])
+        sample = batches.unbatch().shuffle(_shuffle_buffer(10 * limit, image_size), seed=seed).take(limit)
+        batches = sample.batch(_BYTES_PARSED_AT_ONCE // math.prod(shape) + 1)
+    for images, some_labels in batches.as_numpy_iterator():
+        if not buffer.add(images):
+            raise MemoryError(f"the images of {list(file_patterns)} take more than the free memory")
+        labels.append(some_labels)
+    return buffer.array(), np.concatenate(labels)
 
 
-def _read(files: Sequence[str], *, deterministic: bool) -> tf.data.Dataset:
-    return tf.data.Dataset.from_tensor_slices(list(files)).interleave(
-        lambda path: tf.data.TFRecordDataset(path, compression_type=_COMPRESSION),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=deterministic,
-    )
+def _matching(file_patterns: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted(path for pattern in file_patterns for path in tf.io.gfile.glob(pattern)))
 
 
-def _generator(seed: int | None) -> tf.random.Generator:
-    if seed is None:
-        return tf.random.Generator.from_non_deterministic_state()
-    return tf.random.Generator.from_seed(seed)
+def _image_size(files: Sequence[str]) -> int | None:
+    """Reads the side of the images, which are square, from the first example there is."""
+    paths = tf.constant(files, tf.string)
+    for example in tf.data.TFRecordDataset(paths, _COMPRESSION).take(1):
+        pixels = tf.io.parse_single_example(example, _FEATURE_SPEC)[features.PIXELS]
+        return math.isqrt(len(pixels.numpy()) // _CHANNELS)
+    return None
 
 
-def _parse(serialized: tf.Tensor, image_size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    parsed = tf.io.parse_example(serialized, _FEATURE_SPEC)
-    return bytes_to_pixels(parsed[features.PIXELS], image_size), parsed[features.LABEL]
+def _decoded(files: Sequence[str], image_size: int) -> tf.data.Dataset:
+    """Reads batches of some size, uint8 images and labels, in an order that follows from the files."""
+    batch_size = max(1, _BYTES_PARSED_AT_ONCE // (image_size * image_size * _CHANNELS))
+
+    def read(path: tf.Tensor) -> tf.data.Dataset:
+        return tf.data.TFRecordDataset(path, _COMPRESSION).batch(batch_size)
+
+    def parse(examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        parsed = tf.io.parse_example(examples, _FEATURE_SPEC)
+        return bytes_to_pixels(parsed[features.PIXELS], image_size), parsed[features.LABEL]
+
+    paths = tf.data.Dataset.from_tensor_slices(tf.constant(files, tf.string))
+    batches = paths.interleave(read, _FILES_READ_AT_ONCE, num_parallel_calls=tf.data.AUTOTUNE)
+    return batches.map(parse, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _save(files: Sequence[str], image_size: int) -> str:
+    """Saves the decoded images where they are removed when the process ends."""
+    directory = tempfile.mkdtemp(prefix="trimline-images-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    _decoded(files, image_size).save(directory)
+    return directory
+
+
+def _examples(records: Records, image_size: int) -> tf.data.Dataset:
+    if records.directory is not None:
+        return tf.data.Dataset.load(records.directory).unbatch()
+    return _decoded(records.files, image_size).unbatch()
+
+
+def _shuffled_examples(records: Records, image_size: int, seed: tf.Tensor) -> tf.data.Dataset:
+    one_seed = tf.random.stateless_uniform([], seed, minval=None, maxval=None, dtype=tf.int64)
+    buffer_size = _shuffle_buffer(records.count, image_size)
+    return _examples(records, image_size).shuffle(buffer_size, one_seed, reshuffle_each_iteration=False)
+
+
+def _shuffle_buffer(most: int, image_size: int) -> int:
+    return max(1, min(most, _BYTES_SHUFFLED_AT_ONCE // (image_size * image_size * _CHANNELS)))
+
+
+def _shuffled_positions(count: int, seed: tf.Tensor) -> tf.data.Dataset:
+    positions = tf.range(count, dtype=tf.int64)
+    return tf.data.Dataset.from_tensor_slices(tf.random.experimental.stateless_shuffle(positions, seed))
+
+
+def _look_up(records: Records) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    with tf.device("CPU"):
+        labels = tf.constant(records.labels)
+
+    def look_up(positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.gather(records.images, positions), tf.gather(labels, positions)
+
+    return look_up
+
+
+def _seeds(seed: int | None) -> tuple[tf.Tensor, tf.Tensor]:
+    """Makes two seeds that have nothing to do with each other: of the order, and of the changes."""
+    root = tf.constant([0, secrets.randbits(63) if seed is None else seed], tf.int64)
+    order_seed, change_seed = tf.unstack(tf.random.split(root))
+    return order_seed, change_seed

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
-from trainer_module import acceleration, input_pipeline
-from trainer_module.acceleration import Acceleration
+from trainer_module import acceleration, inference, input_pipeline
+from trainer_module.acceleration import Acceleration, Choice
+from trainer_module.epoch_clock import EpochClock
+from trainer_module.inference import Inference, Predictor
+from trainer_module.models import build_model
 from trainer_module.training import compiled_model
 
 if TYPE_CHECKING:
@@ -22,10 +24,7 @@ if TYPE_CHECKING:
 
     import tf_keras as keras
 
-    from trainer_module.settings import TrainingSettings
-
-_INFERENCE_STEPS = 5
-_INFERENCE_ROUNDS = 5
+    from trainer_module.settings import AccelerationSettings, ModelSettings, TrainingSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +35,13 @@ class Rung:
         name: Name of the trick that this rung adds.
         architecture: Network that is trained.
         how: How its steps are executed; None lets the acceleration settings decide.
+        folded: Whether its batch normalisations are folded for inference, if not the settings decide that too.
     """
 
     name: str
     architecture: str
     how: Acceleration | None
+    folded: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,16 +52,15 @@ class Splits:
     test: input_pipeline.Records
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class _Climber:
     """A rung under way."""
 
     rung: Rung
     how: Acceleration
+    choice: Choice | None
     model: keras.Model
-    predict: Callable[[tf.Tensor], tf.Tensor]
-    epoch_seconds: list[float] = dataclasses.field(default_factory=list)
-    step_seconds: list[float] = dataclasses.field(default_factory=list)
+    clock: EpochClock = dataclasses.field(default_factory=EpochClock)
 
 
 def rungs(reduced_precision: str) -> tuple[Rung, ...]:
@@ -78,7 +78,7 @@ def rungs(reduced_precision: str) -> tuple[Rung, ...]:
         Rung("separable", "separable", Acceleration()),
         Rung("jit", "separable", jit),
         Rung("amp", "separable", amp),
-        Rung("fusing", "separable", fusing),
+        Rung("fusing", "separable", fusing, folded=True),
         Rung("auto", "lean", None),
     )
 
@@ -92,81 +92,120 @@ def climb(
     slows all of them.
 
     Args:
-        settings: Epochs, batch size, input size, width; architecture and acceleration are the rungs' own.
+        settings: Data, schedule and size; architecture and acceleration are the rungs' own. Moving average, class
+            weights and distillation are left out: they change what is learned, not how fast.
         splits: The data.
         classes: Number of classes.
         report: Is told the rung's name, the epoch and the seconds it took.
 
     Returns:
         For each rung: name, params, accuracy (test split), train_s_per_epoch and inference_ms_per_step (medians,
-        without the first epoch, which compiles), batch_size and how its steps were executed.
+        without the first epoch, which compiles), batch_size, architecture; execution and inference: how its steps were
+        executed and how it answers; inference_measured and acceleration: all that was measured to choose these.
     """
-    batch_size = min(settings.trainer.batch_size, splits.train.count)
-    steps = splits.train.count // batch_size
-    batches = input_pipeline.training_batches(
-        splits.train, settings.image_size, batch_size, settings.trainer.augmentation, settings.seed
-    )
-    batch = next(batches.take(1).as_numpy_iterator())
-    climbers = [_start(rung, settings, classes, steps, batch) for rung in rungs(acceleration.reduced_precision())]
+    ladder = _Ladder(settings, splits, classes)
+    climbers = [ladder.start(rung) for rung in rungs(acceleration.reduced_precision())]
     for epoch in range(settings.trainer.epochs):
+        data = ladder.batches(epoch)
         for climber in climbers:
-            started = time.perf_counter()
-            climber.model.fit(batches, steps_per_epoch=steps, verbose=0)
-            climber.epoch_seconds.append(time.perf_counter() - started)
-            report(climber.rung.name, epoch + 1, climber.epoch_seconds[-1])
-    images = tf.constant(batch[0])
-    for climber in climbers:
-        climber.predict(images)
-    for _ in range(_INFERENCE_ROUNDS):
-        for climber in climbers:
-            climber.step_seconds.append(_seconds_per_step(climber.predict, images))
-    return [_result(climber, splits.test, settings.image_size, batch_size) for climber in climbers]
+            climber.model.fit(data, steps_per_epoch=ladder.steps, callbacks=[climber.clock], verbose=0)
+            report(climber.rung.name, epoch + 1, climber.clock.seconds[-1])
+    predictors = [ladder.predictors(climber) for climber in climbers]
+    inference.measure_in_turns([predictor for several in predictors for predictor in several], ladder.images)
+    return [ladder.result(climber, several) for climber, several in zip(climbers, predictors, strict=True)]
 
 
-def _start(
-    rung: Rung,
-    settings: TrainingSettings,
-    classes: int,
-    steps: int,
-    batch: tuple[np.ndarray, np.ndarray],
-) -> _Climber:
-    own = settings.model_copy(update={"model": settings.model.model_copy(update={"architecture": rung.architecture})})
-    strategy = acceleration.distribution_strategy(settings.acceleration)
+class _Ladder:
+    """What all rungs share."""
 
-    def build(how: Acceleration) -> keras.Model:
-        return compiled_model(own, classes, steps, how, strategy)
+    def __init__(self, settings: TrainingSettings, splits: Splits, classes: int) -> None:
+        # First, because several hosts must find each other before TensorFlow computes anything.
+        self._strategy = acceleration.distribution_strategy(settings.acceleration)
+        self._settings = settings
+        self._splits = splits
+        self._classes = classes
+        self._batch_size = min(settings.trainer.batch_size, splits.train.count)
+        self.steps = splits.train.count // self._batch_size
+        self._batch = next(self.batches(0).take(1).as_numpy_iterator())
+        self.images = tf.constant(self._batch[0])
 
-    total_steps = steps * settings.trainer.epochs
-    how = rung.how or acceleration.choose(settings.acceleration, build, batch, total_steps, strategy).chosen
-    model = build(how)
-    predict = tf.function(lambda images: model(images, training=False), jit_compile=how.jit)
-    return _Climber(rung, how, model, predict)
+    def batches(self, epoch: int) -> tf.data.Dataset:
+        """Returns the training batches from an epoch on."""
+        return input_pipeline.training_batches(
+            self._splits.train,
+            self._settings.image_size,
+            self._batch_size,
+            self._settings.trainer.augmentation,
+            self._settings.seed,
+            first_epoch=epoch,
+        )
+
+    def start(self, rung: Rung) -> _Climber:
+        settings = self._settings.model_copy(
+            update={
+                "model": self._model_settings(rung),
+                # Keras would put the average in place of the weights at the end of every epoch.
+                "trainer": self._settings.trainer.model_copy(update={"ema": 0.0}),
+            }
+        )
+
+        def build(how: Acceleration) -> keras.Model:
+            return compiled_model(settings, self._classes, self.steps, how, self._strategy)
+
+        if rung.how is not None:
+            return _Climber(rung, rung.how, None, build(rung.how))
+        total_steps = self.steps * settings.trainer.epochs
+        choice = acceleration.choose(settings.acceleration, build, self._batch, total_steps, self._strategy)
+        return _Climber(rung, choice.chosen, choice, build(choice.chosen))
+
+    def predictors(self, climber: _Climber) -> list[Predictor]:
+        """Makes the trained network's ways to answer: its own, or all that the settings leave open."""
+        if climber.rung.how is not None:
+            own = Inference(climber.how.precision, climber.how.jit, climber.rung.folded)
+            return [Predictor(climber.model, own)]
+        ways = _open_ways(self._settings.acceleration, climber.how)
+        return [Predictor(self._in_precision(climber, way.precision), way) for way in ways]
+
+    def result(self, climber: _Climber, predictors: list[Predictor]) -> dict[str, Any]:
+        predictor = inference.fastest(predictors, self.images)
+        return {
+            "name": climber.rung.name,
+            "params": climber.model.count_params(),
+            "accuracy": float(np.mean(list(self._hits(predictor)))),
+            "train_s_per_epoch": statistics.median(climber.clock.seconds[1:] or climber.clock.seconds),
+            "inference_ms_per_step": 1000 * predictor.seconds_per_step,
+            "batch_size": self._batch_size,
+            "architecture": climber.rung.architecture,
+            "execution": dataclasses.asdict(climber.how),
+            "inference": dataclasses.asdict(predictor.how),
+            "inference_measured": [
+                {**dataclasses.asdict(each.how), "ms_per_step": 1000 * each.seconds_per_step} for each in predictors
+            ],
+            "acceleration": None if climber.choice is None else climber.choice.to_json(),
+        }
+
+    def _model_settings(self, rung: Rung) -> ModelSettings:
+        return self._settings.model.model_copy(update={"architecture": rung.architecture})
+
+    def _in_precision(self, climber: _Climber, precision: str) -> keras.Model:
+        acceleration.apply_precision(precision)
+        model = build_model(self._model_settings(climber.rung), self._settings.image_size, self._classes)
+        acceleration.apply_precision("float32")
+        model.set_weights(climber.model.get_weights())
+        return model
+
+    def _hits(self, predictor: Predictor) -> Iterator[bool]:
+        size = self._batch_size
+        for images, labels in input_pipeline.evaluation_batches(self._splits.test, self._settings.image_size, size):
+            # XLA would compile once more for a smaller last batch.
+            full = tf.pad(images, [[0, size - len(labels)], [0, 0], [0, 0], [0, 0]])
+            yield from predictor.predict(full)[: len(labels)].argmax(axis=1) == labels.numpy()
 
 
-def _seconds_per_step(predict: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor) -> float:
-    started = time.perf_counter()
-    for _ in range(_INFERENCE_STEPS):
-        # Reading the result waits for the device to finish.
-        predict(images).numpy()
-    return (time.perf_counter() - started) / _INFERENCE_STEPS
-
-
-def _result(climber: _Climber, test: input_pipeline.Records, image_size: int, batch_size: int) -> dict[str, Any]:
-    later_epochs = climber.epoch_seconds[1:] or climber.epoch_seconds
-    return {
-        "name": climber.rung.name,
-        "params": climber.model.count_params(),
-        "accuracy": float(np.mean(list(_hits(climber.predict, test, image_size, batch_size)))),
-        "train_s_per_epoch": statistics.median(later_epochs),
-        "inference_ms_per_step": 1000 * statistics.median(climber.step_seconds),
-        "batch_size": batch_size,
-        "architecture": climber.rung.architecture,
-        "execution": dataclasses.asdict(climber.how),
-    }
-
-
-def _hits(
-    predict: Callable[[tf.Tensor], tf.Tensor], test: input_pipeline.Records, image_size: int, batch_size: int
-) -> Iterator[bool]:
-    for images, labels in input_pipeline.evaluation_batches(test, image_size, batch_size):
-        yield from tf.argmax(predict(images), axis=1).numpy() == labels.numpy()
+def _open_ways(settings: AccelerationSettings, how: Acceleration) -> list[Inference]:
+    """Lists the ways to answer that are worth measuring, float32 first; XLA only where it made the training faster."""
+    if settings.mode == "manual":
+        return [Inference(how.precision, how.jit, settings.fold_batch_norm)]
+    precisions = ("float32", acceleration.reduced_precision())
+    jits = (False, True) if how.jit else (False,)
+    return [Inference(precision, jit, settings.fold_batch_norm) for jit in jits for precision in precisions]

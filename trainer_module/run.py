@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import tensorflow as tf
 import tensorflow_transform as tft
 
-from trainer_module import export, input_pipeline
+from trainer_module import acceleration, export, input_pipeline
+from trainer_module.checkpoints import fingerprint
 from trainer_module.preprocessing import class_names
 from trainer_module.settings import TrainingSettings
 from trainer_module.training import train
@@ -24,22 +26,47 @@ def run_fn(fn_args: FnArgs) -> None:
     """Trains the model and writes it as Keras model, as SavedModel and as a record of its training.
 
     Args:
-        fn_args: Files of the transformed splits, the transform graph, output directories, and in
-            `custom_config["training"]` the `TrainingSettings` as JSON.
+        fn_args: Files of the transformed splits, the transform graph, output directories, and in `custom_config`
+            "training": the `TrainingSettings` as JSON; "checkpoints": a directory that outlives this execution;
+            "version": whatever else the result depends on.
     """
     settings = TrainingSettings.model_validate_json(fn_args.custom_config["training"])
+    # First of all, because several hosts must find each other before TensorFlow computes anything.
+    strategy = acceleration.distribution_strategy(settings.acceleration)
     names = class_names(tft.TFTransformOutput(fn_args.transform_output))
+    checkpoint_directory = _checkpoint_directory(fn_args, names)
     result = train(
         settings,
         input_pipeline.measure(fn_args.train_files),
         input_pipeline.measure(fn_args.eval_files),
         len(names),
         _local_directory(fn_args.model_run_dir),
+        checkpoint_directory=checkpoint_directory,
+        strategy=strategy,
     )
-    artifact = Path(fn_args.serving_model_dir).parent
-    result.model.save(artifact / export.KERAS_MODEL_FILE)
-    export.save_serving_model(result.model, fn_args.serving_model_dir, names, settings.image_size)
-    (artifact / TRAINING_FILE).write_text(json.dumps(result.to_json(), indent=2))
+    if strategy.extended.should_checkpoint:
+        artifact = Path(fn_args.serving_model_dir).parent
+        result.model.save(artifact / export.KERAS_MODEL_FILE)
+        export.save_serving_model(
+            result.model,
+            fn_args.serving_model_dir,
+            names,
+            settings.image_size,
+            fold=settings.acceleration.fold_batch_norm,
+            images=input_pipeline.load_arrays(fn_args.eval_files, settings.image_size, limit=export.CHECKED_IMAGES)[0],
+        )
+        (artifact / TRAINING_FILE).write_text(json.dumps(result.to_json(), indent=2))
+        # Only now, or a run that is killed while it exports would have to train again.
+        tf.io.gfile.rmtree(checkpoint_directory)
+
+
+def _checkpoint_directory(fn_args: FnArgs, names: list[str]) -> str:
+    """Names a directory that other settings, data or versions never share."""
+    config = fn_args.custom_config
+    own = fingerprint(
+        config["training"], config["version"], tf.__version__, fn_args.train_files, fn_args.eval_files, names
+    )
+    return f"{config['checkpoints']}/{own}"
 
 
 def _local_directory(path: str) -> Path:

@@ -24,7 +24,7 @@ class ModelSettings(Settings):
 
     architecture: Literal["lean", "separable", "pooling", "naive"] = Field(
         "lean",
-        description="Network: lean (separable residual blocks, the default), or a rung of the ladder: "
+        description="Network: lean (inverted residual blocks, the default), or a rung of the ladder: "
         "separable (depthwise + pointwise), pooling (plain convolutions, pooled), naive (Flatten + dense head).",
     )
     width: float = Field(1.0, ge=0.1, le=4.0, description="Multiplier of the number of channels of every layer.")
@@ -36,6 +36,21 @@ class AugmentationSettings(Settings):
 
     flip: bool = Field(True, description="Mirror half of the images left to right.")
     shift: float = Field(0.0625, ge=0.0, le=0.5, description="Largest shift, as a share of the image's side.")
+    color: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Largest change of brightness, contrast and saturation, as a share."
+    )
+
+
+class DistillationSettings(Settings):
+    """A larger network, trained first, whose probabilities the shipped network learns along with the labels."""
+
+    teacher: Literal["none", "lean", "separable", "pooling", "naive"] = Field(
+        "none", description="Architecture of the teacher; none trains without one."
+    )
+    width: float = Field(2.0, ge=0.1, le=4.0, description="Width multiplier of the teacher.")
+    epochs: int | None = Field(None, ge=1, le=10_000, description="Epochs of the teacher; unset: trainer.epochs.")
+    weight: float = Field(0.7, ge=0.0, le=1.0, description="Share of the loss that the teacher's probabilities make.")
+    temperature: float = Field(2.0, gt=0.0, le=100.0, description="Divides the logits of both before they compare.")
 
 
 class TrainerSettings(Settings):
@@ -43,12 +58,24 @@ class TrainerSettings(Settings):
 
     epochs: int = Field(30, ge=1, le=10_000, description="Most passes over the training images.")
     batch_size: int = Field(64, ge=1, le=8192, description="Images per optimizer step.")
-    learning_rate: float = Field(0.006, gt=0.0, le=1.0, description="Peak of the cosine schedule (AdamW).")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with Nesterov momentum 0.9.")
+    learning_rate: float = Field(
+        0.006, gt=0.0, le=10.0, description="Peak of the cosine schedule; sgd wants some ten times more than adamw."
+    )
     warmup_share: float = Field(0.1, ge=0.0, lt=1.0, description="Share of all steps in which the rate rises from 0.")
-    weight_decay: float = Field(0.01, ge=0.0, le=1.0, description="Decoupled weight decay of AdamW.")
+    weight_decay: float = Field(
+        0.01, ge=0.0, le=1.0, description="Decoupled decay of the kernels; sgd wants some twenty times less than adamw."
+    )
     label_smoothing: float = Field(0.05, ge=0.0, lt=1.0, description="Label smoothing of the cross-entropy.")
+    ema: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Decay of the moving average of the weights, which is what is kept; 0: none."
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: every class counts the same in the loss, however few photos it has."
+    )
     patience: int = Field(10, ge=1, description="Epochs without a lower validation loss before training stops.")
     augmentation: AugmentationSettings = AugmentationSettings()
+    distillation: DistillationSettings = DistillationSettings()
 
 
 class AccelerationSettings(Settings):
@@ -64,6 +91,9 @@ class AccelerationSettings(Settings):
         "float32", description="Compute precision; float16 uses loss scaling (manual mode)."
     )
     steps_per_execution: int = Field(1, ge=1, le=1000, description="Steps fused into one call (manual mode).")
+    fold_batch_norm: bool = Field(
+        True, description="Fold every batch normalisation into the convolution before it in what is exported."
+    )
     strategy: Literal["auto", "none", "mirrored", "multi_worker"] = Field(
         "auto",
         description="tf.distribute strategy: auto takes multi_worker with TF_CONFIG, mirrored with several GPUs.",

@@ -1,30 +1,33 @@
-"""The training loop: optimizer, schedule, callbacks, and what was learned on the way."""
+"""The training: its model, the loop, and what was learned on the way."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
+import logging
 import math
-import os
-import time
-from pathlib import Path
+import tempfile
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from trainer_module import acceleration, input_pipeline
+from trainer_module import acceleration, checkpoints, distillation, optimization
+from trainer_module.batches import Batches
+from trainer_module.callbacks import EpochKeeper, ProgressWriter, WeightAverage, replay_history
 from trainer_module.errors import UserError
 from trainer_module.models import build_model
+from trainer_module.state import Record, TrainingState
 
 if TYPE_CHECKING:
-    from trainer_module.settings import TrainerSettings, TrainingSettings
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from trainer_module import input_pipeline
+    from trainer_module.settings import TrainingSettings
 
 PROGRESS_FILE = "progress.json"
-BEST_WEIGHTS_FILE = "best.weights.h5"
-_SECONDS_BETWEEN_PROGRESS = 0.5
-# Not the accuracy: on a small validation split many epochs tie, and the first of them is the least trained.
-_MONITORED = "val_loss"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,75 +36,42 @@ class TrainingResult:
 
     Attributes:
         model: The weights of the epoch with the lowest validation loss, computing in float32.
-        history: Metric values by name, one for each epoch.
-        choice: How the steps were executed.
-        seconds: Time of the training itself, without the choice of the acceleration.
+        record: How the steps were executed, the metrics of every epoch, and the time without that choice.
+        teacher: The training of the network that this one learned from, if there was one.
     """
 
     model: keras.Model
-    history: dict[str, list[float]]
-    choice: acceleration.Choice
-    seconds: float
+    record: Record
+    teacher: TrainingResult | None = None
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """Metric values by name, one for each epoch."""
+        return self.record.history
+
+    @property
+    def choice(self) -> acceleration.Choice:
+        """How the steps were executed."""
+        return self.record.choice
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything but the weights as plain JSON values."""
-        best = self.history[_MONITORED].index(min(self.history[_MONITORED]))
+        best = self.record.best_epoch
         return {
+            "architecture": self.model.name,
             "params": self.model.count_params(),
-            "validation_accuracy": self.history["val_accuracy"][best],
-            "best_epoch": best + 1,
-            "epochs": len(self.history["val_accuracy"]),
-            "seconds": self.seconds,
-            "history": self.history,
+            "validation_accuracy": None if best is None else self.history["val_accuracy"][best],
+            "best_epoch": None if best is None else best + 1,
+            "epochs": self.record.epochs,
+            "seconds": self.record.seconds,
+            # JSON knows no NaN, which the validation loss of an early epoch may be.
+            "history": {
+                name: [value if math.isfinite(value) else None for value in values]
+                for name, values in self.history.items()
+            },
             "acceleration": self.choice.to_json(),
+            "teacher": None if self.teacher is None else self.teacher.to_json(),
         }
-
-
-class ProgressWriter(keras.callbacks.Callback):
-    """Keeps a small JSON file up to date, from which the command line shows the progress of the training."""
-
-    def __init__(self, path: Path) -> None:
-        """Creates the callback.
-
-        Args:
-            path: The file; it is replaced as a whole, so a reader never sees half of it.
-        """
-        super().__init__()
-        self._path = path
-        self._epoch = 0
-        self._validation_accuracy: float | None = None
-        self._next_write = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Notes the epoch."""
-        del logs
-        self._epoch = epoch
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Writes the running training metrics, at most twice a second."""
-        if time.monotonic() < self._next_write:
-            return
-        self._next_write = time.monotonic() + _SECONDS_BETWEEN_PROGRESS
-        self._write(batch + 1, logs or {})
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Writes the metrics of the whole epoch."""
-        del epoch
-        self._validation_accuracy = (logs or {}).get("val_accuracy")
-        self._write(self.params["steps"], logs or {})
-
-    def _write(self, step: int, logs: dict[str, float]) -> None:
-        progress = {
-            "epoch": self._epoch + 1,
-            "epochs": self.params["epochs"],
-            "step": step,
-            "steps": self.params["steps"],
-            "accuracy": _plain(logs.get("accuracy")),
-            "validation_accuracy": _plain(self._validation_accuracy),
-        }
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(progress))
-        os.replace(temporary, self._path)  # noqa: PTH105
 
 
 def train(
@@ -110,60 +80,150 @@ def train(
     validation_records: input_pipeline.Records,
     classes: int,
     run_directory: Path,
+    *,
+    checkpoint_directory: str | None = None,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> TrainingResult:
-    """Trains a classifier and keeps the weights of the epoch with the lowest validation loss.
+    """Trains a classifier, after its teacher if it has one, and keeps the weights of the best epoch.
 
     Args:
         settings: Network, schedule and acceleration.
         train_records: The training split.
-        validation_records: The split that decides which epoch is the best.
+        validation_records: The split that decides which epoch is the best: the one with the lowest loss.
         classes: Number of classes.
         run_directory: Where TensorBoard logs and the progress file go.
+        checkpoint_directory: Where the state is kept after every epoch, and from where a training that was killed goes
+            on. It must belong to these settings and data alone, be shared by all hosts, and stays for the caller to
+            remove. None keeps nothing.
+        strategy: How the steps are distributed; None lets the settings decide. Several hosts must have made it before
+            TensorFlow did anything else, the measuring of the records included.
 
     Returns:
         The trained model.
 
     Raises:
-        UserError: If a split is empty or the loss stops being a number.
+        UserError: If a split is empty, or if loss, weights or predictions are not finite.
     """
     _require_images(train_records, validation_records)
-    if settings.seed is not None:
-        keras.utils.set_random_seed(settings.seed)
-        # Otherwise threads add up gradients in whatever order they finish.
-        tf.config.experimental.enable_op_determinism()
-    batch_size = min(settings.trainer.batch_size, train_records.count)
-    steps = train_records.count // batch_size
-    batches = input_pipeline.training_batches(
-        train_records, settings.image_size, batch_size, settings.trainer.augmentation, settings.seed
+    job = _Job(
+        settings,
+        train_records,
+        validation_records,
+        classes,
+        run_directory,
+        checkpoint_directory,
+        strategy or acceleration.distribution_strategy(settings.acceleration),
     )
-    validation = input_pipeline.evaluation_batches(validation_records, settings.image_size, batch_size)
-    strategy = acceleration.distribution_strategy(settings.acceleration)
+    _make_repeatable(settings.seed)
+    if settings.trainer.distillation.teacher == "none":
+        return _train(job, ProgressWriter(run_directory / PROGRESS_FILE), None)
+    teacher_job = _teacher_job(job)
+    epochs, teacher_epochs = settings.trainer.epochs, teacher_job.settings.trainer.epochs
+    teacher = _train(teacher_job, ProgressWriter(run_directory / PROGRESS_FILE, epochs_after=epochs), None)
+    return _train(job, ProgressWriter(run_directory / PROGRESS_FILE, epochs_before=teacher_epochs), teacher)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What one network is trained with; see `train`."""
+
+    settings: TrainingSettings
+    train_records: input_pipeline.Records
+    validation_records: input_pipeline.Records
+    classes: int
+    run_directory: Path
+    checkpoint_directory: str | None
+    strategy: tf.distribute.Strategy
+
+
+def _teacher_job(job: _Job) -> _Job:
+    return dataclasses.replace(
+        job,
+        settings=distillation.teacher_settings(job.settings),
+        run_directory=job.run_directory / "teacher",
+        checkpoint_directory=job.checkpoint_directory and f"{job.checkpoint_directory}/teacher",
+    )
+
+
+def _train(job: _Job, progress: ProgressWriter, teacher: TrainingResult | None) -> TrainingResult:
+    batches = Batches(job.settings, job.train_records, job.validation_records, job.classes)
 
     def build(how: acceleration.Acceleration) -> keras.Model:
-        return compiled_model(settings, classes, steps, how, strategy)
+        teacher_model = None if teacher is None else teacher.model
+        return compiled_model(job.settings, job.classes, batches.steps, how, job.strategy, teacher_model)
 
-    batch = next(batches.take(1).as_numpy_iterator())
-    total_steps = steps * settings.trainer.epochs
-    choice = acceleration.choose(settings.acceleration, build, batch, total_steps, strategy)
-    model = build(choice.chosen)
-    started = time.perf_counter()
-    history = model.fit(
-        batches,
-        epochs=settings.trainer.epochs,
-        steps_per_epoch=steps,
-        validation_data=validation,
-        callbacks=_callbacks(settings.trainer, run_directory),
-        verbose=2,
-    ).history
-    seconds = time.perf_counter() - started
-    if not all(math.isfinite(loss) for loss in history["loss"]):
+    state = _resumed(job, build) or _started(job, build, batches)
+    if not state.record.is_over(job.settings.trainer.epochs, job.settings.trainer.patience):
+        _fit(job, state, batches, progress)
+    trouble = _trouble(state, batches)
+    if trouble:
+        _forget(job)
         raise UserError(
-            "the training loss is not a number any more; lower trainer.learning_rate"
-            f" (now {settings.trainer.learning_rate}) or use acceleration.precision=float32"
+            f"{trouble}; lower trainer.learning_rate (now {job.settings.trainer.learning_rate})"
+            " or use acceleration.precision=float32"
         )
-    model.load_weights(run_directory / BEST_WEIGHTS_FILE)
-    plain_history = {name: [float(value) for value in values] for name, values in history.items()}
-    return TrainingResult(_in_float32(model, settings, classes), plain_history, choice, seconds)
+    return TrainingResult(state.kept, state.record, teacher)
+
+
+def _started(job: _Job, build: Callable[[acceleration.Acceleration], keras.Model], batches: Batches) -> TrainingState:
+    total_steps = batches.steps * job.settings.trainer.epochs
+    choice = acceleration.choose(job.settings.acceleration, build, batches.probe(), total_steps, job.strategy)
+    return TrainingState(build(choice.chosen), _float32_model(job.settings, job.classes), Record(choice))
+
+
+def _resumed(job: _Job, build: Callable[[acceleration.Acceleration], keras.Model]) -> TrainingState | None:
+    """Returns the training of the job's checkpoint; None if there is none that can be read."""
+    directory = job.checkpoint_directory
+    record = None if directory is None else checkpoints.saved_record(directory)
+    if directory is None or record is None:
+        return None
+    state = TrainingState(build(record.choice.chosen), _float32_model(job.settings, job.classes), record)
+    if not checkpoints.restore(directory, state):
+        return None
+    logging.getLogger(__name__).info("%s: the training goes on after epoch %d", directory, record.epochs)
+    if _is_chief(job.strategy):
+        replay_history(record.history, job.run_directory)
+    return state
+
+
+def _fit(job: _Job, state: TrainingState, batches: Batches, progress: ProgressWriter) -> None:
+    settings = job.settings.trainer
+    # The order matters: see WeightAverage.
+    callbacks = [
+        keras.callbacks.TensorBoard(str(job.run_directory), write_graph=False),
+        keras.callbacks.TerminateOnNaN(),
+        EpochKeeper(state, settings.patience),
+    ]
+    if settings.ema:
+        callbacks.append(WeightAverage())
+    if _is_chief(job.strategy):
+        callbacks.append(progress)
+    with _writable(job) as directory:
+        if directory is not None:
+            callbacks.append(checkpoints.CheckpointWriter(directory, state))
+        state.model.fit(
+            batches.training(state.record.epochs),
+            initial_epoch=state.record.epochs,
+            epochs=settings.epochs,
+            steps_per_epoch=batches.steps,
+            validation_data=batches.validation(),
+            callbacks=callbacks,
+            verbose=2,
+        )
+
+
+@contextlib.contextmanager
+def _writable(job: _Job) -> Iterator[str | None]:
+    """Yields where this worker writes checkpoints: the others than the chief must, but nobody reads what they write."""
+    if job.checkpoint_directory is None or _is_chief(job.strategy):
+        yield job.checkpoint_directory
+    else:
+        with tempfile.TemporaryDirectory() as directory:
+            yield directory
+
+
+def _is_chief(strategy: tf.distribute.Strategy) -> bool:
+    return strategy.extended.should_checkpoint
 
 
 def _require_images(train_records: input_pipeline.Records, validation_records: input_pipeline.Records) -> None:
@@ -172,12 +232,43 @@ def _require_images(train_records: input_pipeline.Records, validation_records: i
             raise UserError(f"the {split} split has no images; add photos, or a {split}/ folder that holds some")
 
 
+def _make_repeatable(seed: int | None) -> None:
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+        # Otherwise threads add up gradients in whatever order they finish.
+        tf.config.experimental.enable_op_determinism()
+
+
+def _trouble(state: TrainingState, batches: Batches) -> str | None:
+    """Says why a training must not be used: something in it is not a finite number. None if all is well."""
+    if state.record.has_diverged():
+        return "the training loss is not a number any more"
+    if state.record.best_epoch is None:
+        return "the validation loss was not a number after any epoch"
+    if not all(np.isfinite(weights).all() for weights in state.kept.get_weights()):
+        return "the trained weights are not all numbers"
+    if not np.isfinite(state.kept.predict(batches.validation(), verbose=0)).all():
+        return "the trained network's answers are not all numbers"
+    return None
+
+
+def _forget(job: _Job) -> None:
+    """Removes the checkpoint of a training that came to nothing, or the next one would come to the same."""
+    if (
+        job.checkpoint_directory is not None
+        and _is_chief(job.strategy)
+        and tf.io.gfile.exists(job.checkpoint_directory)
+    ):
+        tf.io.gfile.rmtree(job.checkpoint_directory)
+
+
 def compiled_model(
     settings: TrainingSettings,
     classes: int,
     steps: int,
     how: acceleration.Acceleration,
     strategy: tf.distribute.Strategy,
+    teacher: keras.Model | None = None,
 ) -> keras.Model:
     """Builds a network that is ready to be trained.
 
@@ -187,68 +278,48 @@ def compiled_model(
         steps: Steps per epoch, from which the schedule of the learning rate follows.
         how: How its steps are executed.
         strategy: Strategy under which its variables are made.
+        teacher: The trained network of `settings.trainer.distillation`, if this one is to learn from it.
 
     Returns:
         The compiled model; its metric is "accuracy".
     """
-    acceleration.apply_precision(how.precision)
     if settings.seed is not None:
         keras.utils.set_random_seed(settings.seed)
-    with strategy.scope():
+    with _layers_of(how.precision), strategy.scope():
         model = build_model(settings.model, settings.image_size, classes)
+        if teacher is not None:
+            model = _distilled(model, teacher, settings, classes)
         model.compile(
-            optimizer=_optimizer(settings.trainer, steps),
-            loss=_loss(settings.trainer.label_smoothing, classes),
+            optimizer=optimization.optimizer(settings.trainer, steps),
+            loss=optimization.label_loss(settings.trainer.label_smoothing, classes),
             metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
             jit_compile=how.jit,
             steps_per_execution=how.steps_per_execution,
         )
-    acceleration.apply_precision("float32")
     return model
 
 
-def _optimizer(settings: TrainerSettings, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    total = steps_per_epoch * settings.epochs
-    warmup = int(settings.warmup_share * total)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else settings.learning_rate,
-        max(1, total - warmup),
-        warmup_target=settings.learning_rate if warmup else None,
-        warmup_steps=warmup,
-    )
-    return keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
+@contextlib.contextmanager
+def _layers_of(precision: str) -> Iterator[None]:
+    """Lets layers compute in a precision, and dropout draw from variables, which a checkpoint can keep."""
+    acceleration.apply_precision(precision)
+    keras.backend.experimental.enable_tf_random_generator()
+    try:
+        yield
+    finally:
+        keras.backend.experimental.disable_tf_random_generator()
+        acceleration.apply_precision("float32")
 
 
-def _loss(label_smoothing: float, classes: int) -> keras.losses.Loss:
-    dense = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
-
-    # The sparse loss of Keras knows no label smoothing.
-    def sparse(labels: tf.Tensor, probabilities: tf.Tensor) -> tf.Tensor:
-        return dense(tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int32), classes), probabilities)
-
-    return sparse
-
-
-def _callbacks(settings: TrainerSettings, run_directory: Path) -> list[keras.callbacks.Callback]:
-    return [
-        ProgressWriter(run_directory / PROGRESS_FILE),
-        keras.callbacks.TensorBoard(str(run_directory), write_graph=False),
-        keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.EarlyStopping(_MONITORED, patience=settings.patience),
-        # EarlyStopping restores the best weights only when it stops the training, not when the epochs run out.
-        keras.callbacks.ModelCheckpoint(
-            str(run_directory / BEST_WEIGHTS_FILE), _MONITORED, save_best_only=True, save_weights_only=True
-        ),
-    ]
+def _distilled(student: keras.Model, teacher: keras.Model, settings: TrainingSettings, classes: int) -> keras.Model:
+    """Binds the student to a copy of the teacher that computes in the student's precision and under its strategy."""
+    own = distillation.teacher_settings(settings)
+    copy = build_model(own.model, own.image_size, classes)
+    copy.set_weights(teacher.get_weights())
+    wanted = settings.trainer.distillation
+    return distillation.DistilledModel(student, copy, wanted.weight, wanted.temperature)
 
 
-def _in_float32(model: keras.Model, settings: TrainingSettings, classes: int) -> keras.Model:
-    """Rebuilds the model without its mixed-precision policy: converters and other devices know only float32."""
+def _float32_model(settings: TrainingSettings, classes: int) -> keras.Model:
     acceleration.apply_precision("float32")
-    plain = build_model(settings.model, settings.image_size, classes)
-    plain.set_weights(model.get_weights())
-    return plain
-
-
-def _plain(value: Any) -> float | None:
-    return None if value is None else float(value)
+    return build_model(settings.model, settings.image_size, classes)

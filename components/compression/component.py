@@ -40,6 +40,7 @@ class Compression(base_component.BaseComponent):
         max_bytes: int | None = None,
         max_latency_ms: float | None = None,
         seed: int | None = None,
+        fold_batch_norm: bool = True,
     ) -> None:
         """Describes the component.
 
@@ -53,6 +54,7 @@ class Compression(base_component.BaseComponent):
             max_bytes: Largest .tflite file.
             max_latency_ms: Longest median time for one image on one thread.
             seed: Makes the choice of the calibration images repeatable.
+            fold_batch_norm: Whether `saved_model` has its batch normalisations folded into its convolutions.
         """
         limits = {
             "max_bytes": max_bytes,
@@ -66,6 +68,7 @@ class Compression(base_component.BaseComponent):
             stages=json.dumps(list(stages)),
             max_accuracy_drop=float(max_accuracy_drop),
             version=version,
+            fold_batch_norm=int(fold_batch_norm),
             **{name: value for name, value in limits.items() if value is not None},
             saved_model=Channel(type=standard_artifacts.Model),
             tflite_model=Channel(type=standard_artifacts.Model),

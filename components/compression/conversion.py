@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
-from ai_edge_litert.tools import flatbuffer_utils
 from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe, recipe_manager
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from ai_edge_quantizer.utils import qsv_utils
 from tensorflow.lite.python.util import modify_model_io_type
 
+from components.compression import packing
 from components.compression.errors import VariantError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import tf_keras as keras
+    from ai_edge_litert.schema_py_generated import ModelT
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"
@@ -63,14 +64,16 @@ class Converter:
         """
         try:
             with _without_chatter():
-                return VARIANTS[variant](self)
+                model = packing.unpack(VARIANTS[variant](self))
+                _name_ends(model)
+                return packing.pack(model)
         # The converters raise whatever their parts raise, and one variant's failure must not end the others.
         except Exception as error:
             raise VariantError(f"conversion failed: {_first_line(error)}") from error
 
     @functools.cached_property
     def _float32_bytes(self) -> bytes:
-        return _with_stable_names(self._converter().convert())
+        return self._converter().convert()
 
     def _float32(self) -> bytes:
         return self._float32_bytes
@@ -78,10 +81,10 @@ class Converter:
     def _float16(self) -> bytes:
         converter = self._converter(tf.lite.Optimize.DEFAULT)
         converter.target_spec.supported_types = [tf.float16]
-        return _with_stable_names(converter.convert())
+        return converter.convert()
 
     def _dynamic(self) -> bytes:
-        return _with_stable_names(self._converter(tf.lite.Optimize.DEFAULT).convert())
+        return self._converter(tf.lite.Optimize.DEFAULT).convert()
 
     def _int8(self) -> bytes:
         converter = self._converter(tf.lite.Optimize.DEFAULT)
@@ -89,7 +92,7 @@ class Converter:
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = tf.uint8
         converter.inference_output_type = tf.uint8
-        return _with_stable_names(converter.convert())
+        return converter.convert()
 
     def _int8_litert(self) -> bytes:
         recipes = recipe_manager.RecipeManager()
@@ -103,7 +106,7 @@ class Converter:
         ranges.calibrate({_SIGNATURE: [{INPUT_NAME: sample} for [sample] in self._samples()]}, recipes)
         quantization = quantizer.Quantizer(self._float32_bytes, recipes.get_quantization_recipe())
         quantized = bytes(quantization.quantize(ranges.get_model_qsvs()).quantized_model)
-        return _with_stable_names(modify_model_io_type(quantized, tf.uint8, tf.uint8))
+        return modify_model_io_type(quantized, tf.uint8, tf.uint8)
 
     def _converter(self, *optimizations: tf.lite.Optimize) -> tf.lite.TFLiteConverter:
         converter = tf.lite.TFLiteConverter.from_saved_model(self._saved_model)
@@ -144,12 +147,10 @@ def _with_full_range(images: np.ndarray) -> np.ndarray:
     return images
 
 
-def _with_stable_names(content: bytes) -> bytes:
-    model = flatbuffer_utils.read_model_from_bytearray(content)
+def _name_ends(model: ModelT) -> None:
     graph = model.subgraphs[0]
     graph.tensors[graph.inputs[0]].name = INPUT_NAME
     graph.tensors[graph.outputs[0]].name = OUTPUT_NAME
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 @contextlib.contextmanager

@@ -69,10 +69,11 @@ class Executor(base_executor.BaseExecutor):
             image_size = model.input_shape[1]
             variants = work / REPORT_KEY / VARIANTS_DIRECTORY
             variants.mkdir(parents=True)
+            validation = _load_split(input_dict, features.VALIDATION_SPLIT, image_size)
             result = compress(
                 model,
                 train=_load_split(input_dict, features.TRAIN_SPLIT, image_size, limit=_CALIBRATION_POOL, seed=seed),
-                validation=_load_split(input_dict, features.VALIDATION_SPLIT, image_size),
+                validation=validation,
                 stages=json.loads(exec_properties["stages"]),
                 budget=_budget(exec_properties),
                 directory=variants,
@@ -90,7 +91,14 @@ class Executor(base_executor.BaseExecutor):
             (work / REPORT_KEY / REPORT_FILE).write_text(json.dumps(result.report, indent=2), encoding="utf-8")
             io_utils.copy_dir(str(work / REPORT_KEY), _uri(output_dict, REPORT_KEY))
             io_utils.copy_dir(str(work / TFLITE_MODEL_KEY), _serving_directory(output_dict, TFLITE_MODEL_KEY))
-            save_serving_model(result.model, _serving_directory(output_dict, SAVED_MODEL_KEY), names, image_size)
+            save_serving_model(
+                result.model,
+                _serving_directory(output_dict, SAVED_MODEL_KEY),
+                names,
+                image_size,
+                fold=bool(exec_properties.get("fold_batch_norm", 1)),
+                images=validation.images,
+            )
 
 
 def _uri(artifacts: Mapping[str, list[Artifact]], key: str) -> str:

@@ -23,7 +23,7 @@ REPORT_KEY = "report"
 
 
 class CompressionSpec(ComponentSpec):
-    """Parameters are those of `Compression`; `stages` is a JSON list."""
+    """Parameters are those of `Compression`; `stages` is a JSON list, `fold_batch_norm` is 0 or 1."""
 
     PARAMETERS: ClassVar[dict[str, ExecutionParameter]] = {
         "stages": ExecutionParameter(type=str),
@@ -31,6 +31,7 @@ class CompressionSpec(ComponentSpec):
         "max_bytes": ExecutionParameter(type=int, optional=True),
         "max_latency_ms": ExecutionParameter(type=float, optional=True),
         "seed": ExecutionParameter(type=int, optional=True),
+        "fold_batch_norm": ExecutionParameter(type=int, optional=True),
         "version": ExecutionParameter(type=str),
     }
     INPUTS: ClassVar[dict[str, ChannelParameter]] = {

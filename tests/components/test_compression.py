@@ -132,6 +132,14 @@ def test_both_models_know_the_stripes(outputs: Path) -> None:
     np.testing.assert_allclose(answer["probabilities"].numpy(), from_bytes, atol=0.05)
 
 
+@pytest.mark.parametrize("folded", [True, False])
+def test_the_saved_model_is_folded_if_wanted(inputs: Inputs, tmp_path: Path, folded: bool) -> None:
+    properties = {**PROPERTIES, "stages": "[]", "fold_batch_norm": int(folded)}
+    Executor().Do(inputs.artifacts(), outputs_under(tmp_path), properties)
+    saved_model = Path(path_utils.serving_model_path(str(tmp_path / "saved_model")))
+    assert (b"FusedBatchNorm" in (saved_model / "saved_model.pb").read_bytes()) is not folded
+
+
 def test_budget_reaches_the_engine_and_nothing_is_left(inputs: Inputs, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"compression\.budget\.max_bytes 100"):
         Executor().Do(inputs.artifacts(), outputs_under(tmp_path), {**PROPERTIES, "stages": "[]", "max_bytes": 100})

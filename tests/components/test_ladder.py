@@ -1,11 +1,11 @@
 import pytest
 from PIL import Image
 
-from pipeline.ladder import LESSON, gains
 from pipeline.ladder_chart import draw
+from pipeline.ladder_table import LESSON, gains
 from pipeline.ladder_view import ladder_table
 from tests.transformed_files import striped_images, write_transformed
-from trainer_module import input_pipeline, ladder
+from trainer_module import acceleration, input_pipeline, ladder
 from trainer_module.settings import ModelSettings, TrainerSettings, TrainingSettings
 
 # XLA compiles three of the rungs, which takes most of a minute.
@@ -48,6 +48,27 @@ def test_each_rung_adds_its_trick(climbed):
     assert rungs["amp"]["execution"]["steps_per_execution"] == 1 < rungs["fusing"]["execution"]["steps_per_execution"]
 
 
+def test_fusing_and_auto_answer_without_batch_normalization(climbed):
+    assert {rung["name"]: rung["inference"]["folded"] for rung in climbed[0]} == {
+        name: name in ("fusing", "auto") for name in NAMES
+    }
+
+
+def test_every_rung_answers_as_it_was_trained_but_auto_as_it_is_fastest(climbed):
+    *rungs, auto = climbed[0]
+    for rung in rungs:
+        assert len(rung["inference_measured"]) == 1
+        assert rung["inference"]["precision"] == rung["execution"]["precision"]
+        assert rung["inference"]["jit"] == rung["execution"]["jit"]
+        assert rung["acceleration"] is None
+    measured = {each["precision"]: each for each in auto["inference_measured"] if not each["jit"]}
+    assert set(measured) == {"float32", acceleration.reduced_precision()}
+    assert auto["inference_ms_per_step"] <= measured["float32"]["ms_per_step"]
+    assert auto["inference_ms_per_step"] in [each["ms_per_step"] for each in measured.values()]
+    assert auto["acceleration"]["chosen"] == auto["execution"]
+    assert auto["acceleration"]["probes"]
+
+
 def test_the_rungs_take_turns(climbed):
     _, events = climbed
     assert [(name, epoch) for name, epoch, _ in events] == [(name, epoch) for epoch in (1, 2) for name in NAMES]
@@ -65,9 +86,16 @@ def test_the_picture_and_the_table_show_every_rung(climbed, tmp_path):
     assert "(7,476,742)" in next(iter(table.columns[1].cells))
 
 
-def test_gains_are_shares_of_the_first_rung():
-    first = {"params": 1000, "train_s_per_epoch": 10.0, "inference_ms_per_step": 4.0}
-    last = {"params": 30, "train_s_per_epoch": 2.0, "inference_ms_per_step": 5.0}
+def test_gains_compare_the_last_rung_with_the_first():
+    first = {"params": 1000, "accuracy": 0.8, "train_s_per_epoch": 10.0, "inference_ms_per_step": 4.0}
+    last = {"params": 30, "accuracy": 0.85, "train_s_per_epoch": 2.0, "inference_ms_per_step": 5.0}
     assert gains([first, last]) == pytest.approx(
-        {"params": 0.97, "train_s_per_epoch": 0.8, "inference_ms_per_step": -0.25}
+        {"params": 0.97, "accuracy": 0.05, "train_s_per_epoch": 0.8, "inference_ms_per_step": -0.25}
+    )
+
+
+def test_the_lessons_own_gains_are_those_it_tells():
+    told = gains(list(LESSON))
+    assert told == pytest.approx(
+        {"params": 0.91, "accuracy": -0.03, "train_s_per_epoch": 0.61, "inference_ms_per_step": 0.57}, abs=0.01
     )

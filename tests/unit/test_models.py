@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import tf_keras as keras
 
-from trainer_module.models import ARCHITECTURES, build_model, scale_channels
+from trainer_module.architectures import ARCHITECTURES, scale_channels
+from trainer_module.errors import UserError
+from trainer_module.models import build_model
 from trainer_module.settings import ModelSettings
 
 
@@ -43,7 +45,7 @@ def test_the_lean_network_has_no_flatten_and_no_fused_separable_layer():
 
 def test_width_scales_the_channels():
     narrow, wide = (build_model(ModelSettings(width=width), 32, 10).count_params() for width in (0.5, 2.0))
-    assert wide > 8 * narrow
+    assert wide > 10 * narrow
     assert [scale_channels(32, width) for width in (0.1, 0.5, 1.0, 1.3)] == [8, 16, 32, 40]
 
 
@@ -63,3 +65,17 @@ def test_a_saved_model_predicts_the_same(tmp_path):
     images = np.random.default_rng(1).uniform(0, 255, (3, 24, 24, 3)).astype(np.float32)
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(loaded(images), model(images), rtol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("image_size", [16, 32, 64, 128])
+def test_the_stride_is_what_the_network_really_shrinks_by(architecture, image_size):
+    model = build_model(ModelSettings(architecture=architecture, width=0.1), image_size, classes=2)
+    head = next(name for name in ("pool", "flatten") if name in [layer.name for layer in model.layers])
+    last_map = model.get_layer(head).input.shape
+    assert last_map[1] == image_size // ARCHITECTURES[architecture].stride(image_size)
+
+
+def test_an_input_smaller_than_the_stride_is_refused():
+    with pytest.raises(UserError, match=r"data\.image_size=8 is smaller than the stride 16 of the architecture naive"):
+        build_model(ModelSettings(architecture="naive"), 8, 2)

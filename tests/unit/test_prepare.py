@@ -57,3 +57,10 @@ def test_photos_that_cannot_be_opened_do_not_decide(tmp_path):
 def test_a_folder_without_classes_is_refused(tmp_path):
     with pytest.raises(UserError, match=str(tmp_path)):
         resolve(load_settings(None, (f"data.path={tmp_path}",)), Workspace(tmp_path))
+
+
+def test_an_input_smaller_than_the_networks_stride_is_refused_before_anything_runs(tmp_path):
+    photos = _photos(tmp_path / "photos", [20])
+    settings = load_settings(None, (f"data.path={photos}", "data.image_size=8", "model.architecture=pooling"))
+    with pytest.raises(UserError, match=r"data\.image_size=8 .* stride 16 .* pooling"):
+        resolve(settings, Workspace(tmp_path))

@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 
 from tests.transformed_files import striped_images, write_transformed
-from trainer_module import acceleration, input_pipeline, training
+from trainer_module import acceleration, input_pipeline, optimization, training
 from trainer_module.errors import UserError
 from trainer_module.settings import (
     AccelerationSettings,
     AugmentationSettings,
+    DistillationSettings,
     ModelSettings,
     TrainerSettings,
     TrainingSettings,
 )
 
-SMALLEST = ModelSettings(width=0.1)
+# The fastest to trace: it has the fewest layers.
+SMALLEST = ModelSettings(architecture="pooling", width=0.1)
 
 SEEDED_TRAINING = """
 import hashlib
@@ -120,9 +122,63 @@ def test_an_empty_split_is_refused(splits, tmp_path):
         training.train(_settings(), splits[0], input_pipeline.Records((), 0, 0), 2, tmp_path)
 
 
+def _taught(directory, splits):
+    wanted = DistillationSettings(teacher="pooling", width=0.2, epochs=2)
+    settings = _settings(
+        trainer=TrainerSettings(epochs=3, batch_size=32, ema=0.9, class_weights="balanced", distillation=wanted),
+        acceleration=AccelerationSettings(mode="manual", precision="bfloat16", steps_per_execution=2),
+    )
+    return training.train(settings, *splits, 2, directory, checkpoint_directory=str(directory / "checkpoints"))
+
+
+@pytest.mark.component  # Two networks, each built twice, because a step is tried first.
+def test_a_student_learns_from_a_teacher_that_is_trained_first(splits, tmp_path):
+    result = _taught(tmp_path, splits)
+    record = json.loads(json.dumps(result.to_json()))
+    assert (record["teacher"]["epochs"], record["epochs"]) == (2, 3)
+    assert record["teacher"]["params"] > record["params"]
+    chosen = {"jit": False, "precision": "bfloat16", "steps_per_execution": 2}
+    assert record["teacher"]["acceleration"]["chosen"] == record["acceleration"]["chosen"] == chosen
+    progress = json.loads((tmp_path / training.PROGRESS_FILE).read_text())
+    assert (progress["epoch"], progress["epochs"]) == (5, 5)
+    assert list(tmp_path.glob("teacher/train/events.out.tfevents.*"))
+    # Both are finished, so both are taken up.
+    assert _taught(tmp_path, splits).to_json() == result.to_json()
+
+
+def test_class_weights_weigh_the_loss(tmp_path):
+    images, labels = striped_images(96, 16)
+    chosen = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:16]])
+    train = input_pipeline.measure([write_transformed(tmp_path / "train.gz", images[chosen], labels[chosen])])
+    few = labels == 1
+    validation = input_pipeline.measure([write_transformed(tmp_path / "few.gz", images[few], labels[few])])
+    trainer = TrainerSettings(epochs=1, batch_size=32, class_weights="balanced")
+    result = training.train(_settings(trainer=trainer), train, validation, 2, tmp_path)
+    probabilities = result.model.predict(images[few].astype(np.float32), verbose=0)
+    loss = optimization.label_loss(trainer.label_smoothing, 2)(labels[few], probabilities).numpy().mean()
+    assert result.history["val_loss"] == pytest.approx([64 / (2 * 16) * loss], rel=1e-3)
+
+
+def test_a_class_without_images_is_refused_when_classes_are_to_count_the_same(splits, tmp_path):
+    settings = _settings(trainer=TrainerSettings(class_weights="balanced"))
+    with pytest.raises(UserError, match="1 of 3 classes have no training image"):
+        training.train(settings, *splits, 3, tmp_path)
+
+
+def test_a_training_that_comes_to_nothing_is_an_error_and_leaves_no_checkpoint(splits, tmp_path):
+    # Each step multiplies the weights by -9.
+    trainer = TrainerSettings(
+        epochs=1, batch_size=4, optimizer="sgd", learning_rate=10.0, weight_decay=1.0, warmup_share=0.0
+    )
+    settings = _settings(trainer=trainer)
+    with pytest.raises(UserError, match=r"not .* numbers?.*; lower trainer.learning_rate \(now 10.0\)"):
+        training.train(settings, *splits, 2, tmp_path, checkpoint_directory=str(tmp_path / "checkpoints"))
+    assert not (tmp_path / "checkpoints").exists()
+
+
 @pytest.mark.component  # XLA compiles two of the candidates.
 def test_auto_times_candidates_and_keeps_the_fastest(splits):
-    settings = _settings(acceleration=AccelerationSettings(mode="auto"), model=SMALLEST)
+    settings = _settings(acceleration=AccelerationSettings(mode="auto"))
     batch = next(input_pipeline.training_batches(splits[0], 16, 32, AugmentationSettings(), None).as_numpy_iterator())
     strategy = acceleration.distribution_strategy(settings.acceleration)
 
@@ -137,7 +193,7 @@ def test_auto_times_candidates_and_keeps_the_fastest(splits):
 
 
 def test_auto_measures_no_more_than_a_short_training_is_worth(splits):
-    settings = _settings(acceleration=AccelerationSettings(mode="auto"), model=SMALLEST)
+    settings = _settings(acceleration=AccelerationSettings(mode="auto"))
     batch = next(input_pipeline.training_batches(splits[0], 16, 32, AugmentationSettings(), None).as_numpy_iterator())
     strategy = acceleration.distribution_strategy(settings.acceleration)
 

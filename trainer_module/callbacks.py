@@ -1,0 +1,150 @@
+"""What happens between the steps and epochs of a training."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+
+    from trainer_module.state import TrainingState
+
+_SECONDS_BETWEEN_PROGRESS = 0.5
+_VALIDATION_PREFIX = "val_"
+
+
+class ProgressWriter(keras.callbacks.Callback):
+    """Keeps a small JSON file up to date, from which the command line shows the progress of the training."""
+
+    def __init__(self, path: Path, epochs_before: int = 0, epochs_after: int = 0) -> None:
+        """Creates the callback.
+
+        Args:
+            path: The file; it is replaced as a whole, so a reader never sees half of it.
+            epochs_before: Epochs of another training before this one that the user sees as part of the same.
+            epochs_after: Epochs of another training after this one.
+        """
+        super().__init__()
+        self._path = path
+        self._epochs_before = epochs_before
+        self._epochs_after = epochs_after
+        self._epoch = 0
+        self._validation_accuracy: float | None = None
+        self._next_write = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Notes the epoch."""
+        del logs
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Writes the running training metrics, at most twice a second."""
+        if time.monotonic() < self._next_write:
+            return
+        self._next_write = time.monotonic() + _SECONDS_BETWEEN_PROGRESS
+        self._write(batch + 1, logs or {})
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Writes the metrics of the whole epoch."""
+        del epoch
+        self._validation_accuracy = (logs or {}).get("val_accuracy")
+        self._write(self.params["steps"], logs or {})
+
+    def _write(self, step: int, logs: dict[str, float]) -> None:
+        progress = {
+            "epoch": self._epochs_before + self._epoch + 1,
+            "epochs": self._epochs_before + self.params["epochs"] + self._epochs_after,
+            "step": step,
+            "steps": self.params["steps"],
+            "accuracy": _plain(logs.get("accuracy")),
+            "validation_accuracy": _plain(self._validation_accuracy),
+        }
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(progress))
+        os.replace(temporary, self._path)  # noqa: PTH105
+
+
+class EpochKeeper(keras.callbacks.Callback):
+    """Notes every epoch, keeps the weights of the best one, and stops when nothing gets better any more.
+
+    It does what EarlyStopping and ModelCheckpoint do, but all from the record, with which a training can go on.
+    """
+
+    def __init__(self, state: TrainingState, patience: int) -> None:
+        """Creates the callback.
+
+        Args:
+            state: Its record and its kept model are brought up to date.
+            patience: Epochs without a lower validation loss before the training stops.
+        """
+        super().__init__()
+        self._state = state
+        self._patience = patience
+        self._started = 0.0
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Starts the clock, where it stood if the training goes on."""
+        del logs
+        self._started = time.perf_counter() - self._state.record.seconds
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Takes in the metrics and, if they are the best so far, the weights."""
+        record = self._state.record
+        record.add_epoch(logs or {})
+        record.seconds = time.perf_counter() - self._started
+        if record.best_epoch == epoch:
+            self._state.kept.set_weights(self.model.get_weights())
+        if record.is_over(self.params["epochs"], self._patience):
+            self.model.stop_training = True
+
+
+class WeightAverage(keras.callbacks.Callback):
+    """Puts the optimizer's moving average in place of the weights from the validation to the end of the epoch.
+
+    What keeps the weights of an epoch stands before this callback, what writes the state of the training after it.
+    """
+
+    def __init__(self) -> None:
+        """Creates the callback."""
+        super().__init__()
+        self._raw: list[np.ndarray] = []
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Takes the average."""
+        del logs
+        self._raw = [variable.numpy() for variable in self.model.trainable_variables]
+        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Puts the weights back, with which the training goes on."""
+        del epoch, logs
+        for variable, value in zip(self.model.trainable_variables, self._raw, strict=True):
+            variable.assign(value)
+
+
+def replay_history(history: Mapping[str, list[float]], log_directory: Path) -> None:
+    """Writes the metrics of earlier epochs for TensorBoard, under the names that Keras' callback gives them.
+
+    Args:
+        history: Metric values by name, one for each epoch.
+        log_directory: The directory given to `keras.callbacks.TensorBoard`.
+    """
+    for split in ("train", "validation"):
+        with tf.summary.create_file_writer(str(log_directory / split)).as_default():
+            for name, values in history.items():
+                if name.startswith(_VALIDATION_PREFIX) == (split == "validation"):
+                    for epoch, value in enumerate(values):
+                        tf.summary.scalar(f"epoch_{name.removeprefix(_VALIDATION_PREFIX)}", value, step=epoch)
+
+
+def _plain(value: Any) -> float | None:
+    return None if value is None else float(value)
