@@ -94,7 +94,7 @@ def ladder(
 
     Rungs: naive, pooling, separable, jit, amp, fusing, and auto, which is what trimline run would do. Prints
     parameters, test accuracy, training time per epoch and inference time per step; writes OUTPUT/ladder.json and
-    OUTPUT/ladder.png.
+    OUTPUT/ladder.png, which the report of a run in OUTPUT shows too.
     """
     from pipeline.ladder_view import LadderProgress, ladder_table
     from pipeline.launch import run_module

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from trainer_module.settings import AugmentationSettings
 
+# The functions below hold no control flow of TensorFlow's; to look for some takes AutoGraph half a second.
+_as_it_is = tf.autograph.experimental.do_not_convert
+
 _CHANNELS = 3
 _COMPRESSION = "GZIP"
 _FEATURE_SPEC = {
@@ -142,6 +145,7 @@ def training_batches(
         raise ValueError(f"{records.count} images do not fill a batch of {batch_size}")
     order_seed, change_seed = _seeds(seed)
 
+    @_as_it_is
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = tf.random.fold_in(order_seed, number)
         shuffled = (
@@ -151,6 +155,7 @@ def training_batches(
         )
         return shuffled.batch(batch_size, drop_remainder=True)
 
+    @_as_it_is
     def prepare(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = batch
         images = tf.ensure_shape(images, [batch_size, image_size, image_size, _CHANNELS])
@@ -181,6 +186,7 @@ def evaluation_batches(records: Records, image_size: int, batch_size: int) -> tf
     else:
         batches = tf.data.Dataset.range(records.count).batch(batch_size).map(_look_up(records), tf.data.AUTOTUNE)
 
+    @_as_it_is
     def prepare(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images = tf.ensure_shape(images, [None, image_size, image_size, _CHANNELS])
         return tf.cast(images, tf.float32), labels
@@ -238,9 +244,11 @@ def _decoded(files: Sequence[str], image_size: int) -> tf.data.Dataset:
     """Reads batches of some size, uint8 images and labels, in an order that follows from the files."""
     batch_size = max(1, _BYTES_PARSED_AT_ONCE // (image_size * image_size * _CHANNELS))
 
+    @_as_it_is
     def read(path: tf.Tensor) -> tf.data.Dataset:
         return tf.data.TFRecordDataset(path, _COMPRESSION).batch(batch_size)
 
+    @_as_it_is
     def parse(examples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         parsed = tf.io.parse_example(examples, _FEATURE_SPEC)
         return bytes_to_pixels(parsed[features.PIXELS], image_size), parsed[features.LABEL]
@@ -283,6 +291,7 @@ def _look_up(records: Records) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tens
     with tf.device("CPU"):
         labels = tf.constant(records.labels)
 
+    @_as_it_is
     def look_up(positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.gather(records.images, positions), tf.gather(labels, positions)
 

@@ -106,6 +106,7 @@ def _train(splits, directory, steps_per_execution=1):
     return training.train(settings, *splits, 2, directory / "logs", checkpoint_directory=str(directory / "checkpoints"))
 
 
+@pytest.mark.component  # Three trainings.
 def test_a_finished_training_is_taken_up_and_a_damaged_one_starts_anew(splits, tmp_path, caplog):
     first = _train(splits, tmp_path, steps_per_execution=2)
     again = _train(splits, tmp_path)

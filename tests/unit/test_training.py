@@ -90,6 +90,7 @@ def test_the_model_has_the_weights_of_the_best_epoch(splits, tmp_path):
     assert (predicted == np.concatenate(labels)).mean() == pytest.approx(result.history["val_accuracy"][best - 1])
 
 
+@pytest.mark.component  # A process that trains three networks with reproducible, slow kernels.
 def test_a_seed_repeats_the_training(tmp_path):
     # In a process of its own, because TensorFlow's determinism cannot be switched off again.
     script = tmp_path / "train.py"
