@@ -19,11 +19,14 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     result becomes the convolution's own. Dropout is left out. All other layers stay as they are.
 
     Args:
-        model: Functional model of Keras' own layers.
+        model: Functional or sequential model of Keras' own layers.
 
     Returns:
         A new model that computes the same, up to rounding, in the same precision.
     """
+    if isinstance(model, keras.Sequential):
+        # The configuration of a sequential model says nothing of what flows where.
+        model = keras.Model(model.inputs, model.outputs, name=model.name)
     graph = _Graph(model)
     # First, because it may stand between a convolution and its normalisation.
     for layer in model.layers:

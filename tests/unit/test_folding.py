@@ -3,9 +3,10 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+from trainer_module.architectures import ARCHITECTURES
 from trainer_module.export import FOLDING_TOLERANCE, save_serving_model
 from trainer_module.folding import fold_batch_norm
-from trainer_module.models import ARCHITECTURES, build_model
+from trainer_module.models import build_model
 from trainer_module.settings import ModelSettings
 
 SIZE = 32
@@ -160,3 +161,17 @@ def test_a_folded_model_that_answers_otherwise_is_not_written(tmp_path, build):
     with pytest.raises(ValueError, match="folding changes the probabilities"):
         _export(build(), tmp_path / "model", images=_images().astype(np.uint8))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sequential_model_folds_too():
+    layers = [
+        keras.layers.Conv2D(8, 3, use_bias=False, input_shape=[SIZE, SIZE, 3]),
+        keras.layers.BatchNormalization(),
+        keras.layers.ReLU(),
+        keras.layers.GlobalAveragePooling2D(),
+        keras.layers.Dense(3, activation="softmax"),
+    ]
+    model = _as_if_trained(keras.Sequential(layers))
+    folded = fold_batch_norm(model)
+    assert not _norms(folded)
+    assert _difference(model, folded) < FOLDING_TOLERANCE
