@@ -249,6 +249,7 @@ def test_probes_are_answered_while_images_are_classified(server: RunningServer, 
     assert max(waits) < 0.5
 
 
+@pytest.mark.component  # Starts several servers.
 def test_several_workers_share_the_address(uint8_bundle: Path, tmp_path: Path, files: list[bytes]) -> None:
     with run_server(uint8_bundle, tmp_path / "log.txt", workers=2) as running:
         body = {"instances": [{"b64": _b64(files[0])}]}

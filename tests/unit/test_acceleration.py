@@ -94,6 +94,7 @@ def _slowly(pixels):
     return answer
 
 
+@pytest.mark.component  # Trains for several seconds.
 def test_auto_takes_no_longer_than_a_tenth_of_the_training():
     """Waiting makes up most of each probe, so that the result does not depend on what else the machine does."""
 

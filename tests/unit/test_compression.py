@@ -198,6 +198,7 @@ def test_int8_variant_that_falls_back_to_float_is_dropped(tmp_path: Path) -> Non
     assert [row["name"] for row in found.report["variants"]] == ["float32", "float16", "dynamic"]
 
 
+@pytest.mark.component  # Every conversion is tried.
 def test_no_variant_left_names_all_reasons(tmp_path: Path) -> None:
     network = tiny_model(dense(np.eye(3, dtype=np.float32)), keras.layers.Lambda(lambda x: tf.math.igamma(x, x)))
     with pytest.raises(

@@ -163,6 +163,7 @@ def test_images_of_another_size_are_refused(measured):
         input_pipeline.training_batches(measured("memory"), 8, 10, STILL, None)
 
 
+@pytest.mark.component  # A process that loads TensorFlow.
 def test_the_cache_on_disk_goes_with_the_process(split):
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", CACHING_ON_DISK, split[0]]

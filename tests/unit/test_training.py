@@ -68,6 +68,7 @@ def _settings(**changes):
     return TrainingSettings(**(values | changes))
 
 
+@pytest.mark.component  # Trains for several seconds.
 def test_training_learns_and_records_what_it_did(splits, tmp_path):
     settings = _settings(model=ModelSettings(width=0.25), trainer=TrainerSettings(epochs=12, batch_size=16))
     result = training.train(settings, *splits, 2, tmp_path)
@@ -81,6 +82,7 @@ def test_training_learns_and_records_what_it_did(splits, tmp_path):
     assert list(tmp_path.glob("train/events.out.tfevents.*"))
 
 
+@pytest.mark.component  # Trains for several seconds.
 def test_the_model_has_the_weights_of_the_best_epoch(splits, tmp_path):
     result = training.train(_settings(), *splits, 2, tmp_path)
     images, labels = zip(*input_pipeline.evaluation_batches(splits[1], 16, 32).as_numpy_iterator(), strict=True)
@@ -104,6 +106,7 @@ def test_a_seed_repeats_the_training(tmp_path):
     assert first != other_seed
 
 
+@pytest.mark.component  # Trains for several seconds.
 def test_mixed_precision_gives_a_float32_model(splits, tmp_path):
     how = AccelerationSettings(mode="manual", precision="bfloat16")
     result = training.train(_settings(acceleration=how), *splits, 2, tmp_path)
@@ -111,6 +114,7 @@ def test_mixed_precision_gives_a_float32_model(splits, tmp_path):
     assert {layer.compute_dtype for layer in result.model.layers} == {"float32"}
 
 
+@pytest.mark.component  # Trains for several seconds.
 def test_fused_steps_train_as_well(splits, tmp_path):
     how = AccelerationSettings(mode="manual", steps_per_execution=2)
     result = training.train(_settings(acceleration=how), *splits, 2, tmp_path)
@@ -147,6 +151,7 @@ def test_a_student_learns_from_a_teacher_that_is_trained_first(splits, tmp_path)
     assert _taught(tmp_path, splits).to_json() == result.to_json()
 
 
+@pytest.mark.component  # Trains for several seconds.
 def test_class_weights_weigh_the_loss(tmp_path):
     images, labels = striped_images(96, 16)
     chosen = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:16]])
