@@ -8,12 +8,14 @@ Prints seconds of each component, of all of them, and the largest resident memor
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -21,6 +23,9 @@ from pipeline.config import load_settings
 from pipeline.metadata import Metadata
 from pipeline.prepare import resolve
 from pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _LAST = "Transform"
 _RUN = """
@@ -35,20 +40,35 @@ run_pipeline(workspace.read_settings(), workspace, last_component=sys.argv[2])
 
 def main() -> None:
     """Runs the components and prints the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    with prepared_workspace(__doc__) as workspace:
+        seconds, memory = run_data_components(workspace)
+        metadata = Metadata(workspace.metadata_file)
+        for component in metadata.components(metadata.runs()[-1]):
+            sys.stdout.write(f"{component.name:24}{component.seconds:8.1f} s  {component.state}\n")
+        sys.stdout.write(f"{'all, with start-up':24}{seconds:8.1f} s  {memory / 2**30:.2f} GiB resident\n")
+
+
+@contextlib.contextmanager
+def prepared_workspace(description: str | None, *fixed: str) -> Iterator[Workspace]:
+    """Reads the command line, DATA [--set KEY=VALUE ...], into the settings of a workspace that goes in the end.
+
+    Args:
+        description: What --help says.
+        *fixed: "KEY=VALUE" assignments that the command line cannot change.
+
+    Yields:
+        The workspace, with its settings written.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--set", action="append", default=[])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         workspace = Workspace(Path(directory))
         workspace.prepare()
-        settings = load_settings(assignments=(*arguments.set, f"data.path={arguments.data}"))
+        settings = load_settings(assignments=(*arguments.set, f"data.path={arguments.data}", *fixed))
         workspace.write_settings(resolve(settings, workspace))
-        seconds, memory = run_data_components(workspace)
-        metadata = Metadata(workspace.metadata_file)
-        for component in metadata.components(metadata.runs()[-1]):
-            sys.stdout.write(f"{component.name:24}{component.seconds:8.1f} s  {component.state}\n")
-        sys.stdout.write(f"{'all, with start-up':24}{seconds:8.1f} s  {memory / 2**30:.2f} GiB resident\n")
+        yield workspace
 
 
 def run_data_components(workspace: Workspace) -> tuple[float, int]:

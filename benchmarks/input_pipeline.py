@@ -13,21 +13,16 @@ for its batch, and what a step takes longer than with the batch at hand, where t
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.data_components import run_data_components
-from pipeline.config import load_settings
-from pipeline.metadata import Metadata
-from pipeline.prepare import resolve
-from pipeline.workspace import Workspace
+from benchmarks.data_components import prepared_workspace, run_data_components
+from pipeline.metadata import Metadata, Outputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,28 +37,13 @@ _STEPS_PER_ROUND = 30
 def main() -> None:
     """Prepares the data, times both pipelines, and prints the figures."""
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--set", action="append", default=[])
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        workspace = Workspace(Path(directory))
-        workspace.prepare()
-        # Only train/ is compared, so next to nothing is taken away from it for validation.
-        fixed = (f"data.path={arguments.data}", "data.validation_fraction=0.001")
-        settings = resolve(load_settings(assignments=(*arguments.set, *fixed)), workspace)
-        workspace.write_settings(settings)
+    # Only train/ is compared, so next to nothing is taken away from it for validation.
+    with prepared_workspace(__doc__, "data.validation_fraction=0.001") as workspace:
         run_data_components(workspace)
-        _compare(settings.training(), arguments.data / "train", _train_files(workspace))
-
-
-def _train_files(workspace: Workspace) -> str:
-    metadata = Metadata(workspace.metadata_file)
-    transform = next(c for c in metadata.components(metadata.runs()[-1]) if c.name == "Transform")
-    examples = metadata.output(transform, "transformed_examples")
-    if examples is None:
-        raise LookupError("Transform left no examples")
-    return f"{examples.uri}/Split-train/*"
+        metadata = Metadata(workspace.metadata_file)
+        examples = Outputs(metadata, metadata.runs()[-1]).uri("Transform", "transformed_examples")
+        settings = workspace.read_settings()
+        _compare(settings.training(), Path(settings.data.path or "") / "train", f"{examples}/Split-train/*")
 
 
 def _compare(settings: TrainingSettings, photos: Path, files: str) -> None:

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.files import write_whole
 from pipeline.ladder_table import LESSON
 from pipeline.report import write_report
 from pipeline.workspace import Workspace
 from trainer_module import features
+from trainer_module.files import write_whole
 
 if TYPE_CHECKING:
     from trainer_module.ladder import Splits
@@ -55,20 +55,18 @@ def run(workspace: Workspace) -> None:
 def _transformed(workspace: Workspace) -> tuple[Splits, int]:
     import tensorflow_transform as tft
 
-    from pipeline.metadata import Metadata
+    from pipeline.metadata import Metadata, Outputs
     from trainer_module.input_pipeline import measure
     from trainer_module.ladder import Splits
     from trainer_module.preprocessing import class_names
 
     metadata = Metadata(workspace.metadata_file)
-    components = {component.name: component for component in metadata.components(metadata.runs()[-1])}
-    examples = metadata.output(components["Transform"], "transformed_examples")
-    graph = metadata.output(components["Transform"], "transform_graph")
-    if examples is None or graph is None:
-        raise LookupError("the metadata store has no output of Transform")
-    patterns = {split: f"{examples.uri}/Split-{split}/*" for split in features.SPLITS}
-    splits = Splits(measure([patterns[features.TRAIN_SPLIT]]), measure([patterns[features.TEST_SPLIT]]))
-    return splits, len(class_names(tft.TFTransformOutput(graph.uri)))
+    outputs = Outputs(metadata, metadata.runs()[-1])
+    examples = outputs.uri("Transform", "transformed_examples")
+    splits = Splits(
+        *(measure([f"{examples}/Split-{split}/*"]) for split in (features.TRAIN_SPLIT, features.TEST_SPLIT))
+    )
+    return splits, len(class_names(tft.TFTransformOutput(outputs.uri("Transform", "transform_graph"))))
 
 
 if __name__ == "__main__":

@@ -122,6 +122,35 @@ class Metadata:
         )
 
 
+class Outputs:
+    """The artifacts of one run, by component and key.
+
+    Attributes:
+        components: The run's components by name.
+    """
+
+    def __init__(self, metadata: Metadata, run: str) -> None:
+        """Looks up the components.
+
+        Args:
+            metadata: The store that recorded the run.
+            run: Id of the run.
+        """
+        self._metadata = metadata
+        self.components = {component.name: component for component in metadata.components(run)}
+
+    def get(self, component: str, key: str) -> OutputArtifact:
+        """Returns an artifact; raises LookupError if the component has none under that key."""
+        artifact = self._metadata.output(self.components[component], key)
+        if artifact is None:
+            raise LookupError(f"the metadata store has no output {key} of {component}")
+        return artifact
+
+    def uri(self, component: str, key: str) -> str:
+        """Returns where an artifact lies; raises LookupError like `get`."""
+        return self.get(component, key).uri
+
+
 def _output_artifact(artifact: metadata_store_pb2.Artifact) -> OutputArtifact:
     properties = {name: _plain(value) for name, value in artifact.custom_properties.items()}
     return OutputArtifact(artifact.id, artifact.uri, properties)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from pipeline.files import write_whole
 from pipeline.ladder_table import HEADINGS, ladder_rows
+from trainer_module.files import write_whole
 
 if TYPE_CHECKING:
     from pipeline.workspace import Workspace

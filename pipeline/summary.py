@@ -13,9 +13,9 @@ from components.compression.executor import REPORT_FILE
 from components.image_example_gen.engine import report as ingest_report
 from components.release_gate.executor import REFUSED_BY_PROPERTY
 from pipeline import gates
-from pipeline.files import write_whole
-from pipeline.metadata import ComponentRun, Metadata, OutputArtifact
+from pipeline.metadata import Metadata, OutputArtifact, Outputs
 from pipeline.report import write_report
+from trainer_module.files import write_whole
 from trainer_module.run import TRAINING_FILE
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def gather(settings: PipelineSettings, metadata: Metadata) -> dict[str, Any]:
         The content of summary.json; see docs/outputs.md.
     """
     run = metadata.runs()[-1]
-    components = {component.name: component for component in metadata.components(run)}
-    outputs = _Outputs(metadata, components)
+    outputs = Outputs(metadata, run)
     training = _read_json(Path(outputs.uri("Trainer", "model")) / TRAINING_FILE)
     compression = _read_json(Path(outputs.uri("Compression", "report")) / REPORT_FILE)
     blessing = outputs.get("ReleaseGate", "blessing")
@@ -89,27 +88,10 @@ def gather(settings: PipelineSettings, metadata: Metadata) -> dict[str, Any]:
         else [],
         "components": [
             {"name": name, "seconds": round(component.seconds, 3), "cached": component.state == "cached"}
-            for name, component in components.items()
+            for name, component in outputs.components.items()
         ],
         "settings": settings.model_dump(mode="json"),
     }
-
-
-class _Outputs:
-    """The artifacts of one run, by component and key."""
-
-    def __init__(self, metadata: Metadata, components: dict[str, ComponentRun]) -> None:
-        self._metadata = metadata
-        self._components = components
-
-    def get(self, component: str, key: str) -> OutputArtifact:
-        artifact = self._metadata.output(self._components[component], key)
-        if artifact is None:
-            raise LookupError(f"the metadata store has no output {key} of {component}")
-        return artifact
-
-    def uri(self, component: str, key: str) -> str:
-        return self.get(component, key).uri
 
 
 def _images(uri: str) -> dict[str, Any]:

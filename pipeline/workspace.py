@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config import PipelineSettings
-from pipeline.files import write_whole
 from trainer_module.errors import UserError
+from trainer_module.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 import tf_keras as keras
+
+from trainer_module.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,9 +69,7 @@ class ProgressWriter(keras.callbacks.Callback):
             "accuracy": _plain(logs.get("accuracy")),
             "validation_accuracy": _plain(self._validation_accuracy),
         }
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(progress))
-        os.replace(temporary, self._path)  # noqa: PTH105
+        write_whole(self._path, json.dumps(progress))
 
 
 class EpochKeeper(keras.callbacks.Callback):

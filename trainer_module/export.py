@@ -99,7 +99,8 @@ def save_serving_model(
         class_names: Names of the C classes in the order of the model's outputs.
         image_size: S, in pixels.
         fold: Whether batch normalisation and activations become part of the convolutions (see `folding`).
-        images: uint8 [N, S, S, 3], photos on which the folded model is compared with the model; by default noise.
+        images: Pixels [N, S, S, 3] in [0, 255], photos on which the folded model is compared with the model; by
+            default noise.
 
     Raises:
         ValueError: The folded model's probabilities differ by more than `FOLDING_TOLERANCE`. Nothing is written then.

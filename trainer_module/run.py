@@ -16,6 +16,7 @@ from trainer_module.settings import TrainingSettings
 from trainer_module.training import train
 
 if TYPE_CHECKING:
+    import numpy as np
     from tfx.v1.components import FnArgs
 
 # Beside Format-Serving in the model artifact: parameters, history, acceleration.
@@ -35,10 +36,11 @@ def run_fn(fn_args: FnArgs) -> None:
     strategy = acceleration.distribution_strategy(settings.acceleration)
     names = class_names(tft.TFTransformOutput(fn_args.transform_output))
     checkpoint_directory = _checkpoint_directory(fn_args, names)
+    validation = input_pipeline.measure(fn_args.eval_files)
     result = train(
         settings,
         input_pipeline.measure(fn_args.train_files),
-        input_pipeline.measure(fn_args.eval_files),
+        validation,
         len(names),
         _local_directory(fn_args.model_run_dir),
         checkpoint_directory=checkpoint_directory,
@@ -53,7 +55,7 @@ def run_fn(fn_args: FnArgs) -> None:
             names,
             settings.image_size,
             fold=settings.acceleration.fold_batch_norm,
-            images=input_pipeline.load_arrays(fn_args.eval_files, settings.image_size, limit=export.CHECKED_IMAGES)[0],
+            images=_photos(validation, settings.image_size),
         )
         (artifact / TRAINING_FILE).write_text(json.dumps(result.to_json(), indent=2))
         # Only now, or a run that is killed while it exports would have to train again.
@@ -67,6 +69,12 @@ def _checkpoint_directory(fn_args: FnArgs, names: list[str]) -> str:
         config["training"], config["version"], tf.__version__, fn_args.train_files, fn_args.eval_files, names
     )
     return f"{config['checkpoints']}/{own}"
+
+
+def _photos(validation: input_pipeline.Records, image_size: int) -> np.ndarray:
+    """Takes some photos to check the export on, from where they are kept."""
+    batches = input_pipeline.evaluation_batches(validation, image_size, export.CHECKED_IMAGES)
+    return next(batches.as_numpy_iterator())[0]
 
 
 def _local_directory(path: str) -> Path:

@@ -18,6 +18,7 @@ from components.compression.errors import VariantError
 from components.compression.measurement import Measurement, measure, top1_accuracy
 from components.compression.selection import Budget, excesses, select
 from trainer_module.errors import UserError
+from trainer_module.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,7 +159,7 @@ def _make_variants(
         for name in names:
             path = directory / f"{name}.tflite"
             try:
-                _write_whole(path, converter.convert(name))
+                write_whole(path, converter.convert(name))
                 variants.append(_examine(name, path, parent, validation))
             except VariantError as error:
                 dropped[name] = str(error)
@@ -197,9 +198,3 @@ def _row(variant: Variant, parent: Parent, budget: Budget) -> dict[str, Any]:
         "within_budget": not over,
         "reason": "; ".join(excess.reason for excess in over) or None,
     }
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
