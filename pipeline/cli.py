@@ -76,7 +76,7 @@ def run(
             summary = run_to_end(workspace, progress, lock)
     console.print(_summary_table(summary, workspace.report))
     if not summary["blessed"]:
-        _complain(f"not pushed: refused by the {' and the '.join(summary['gates']['refused_by'])} gate; see the report")
+        _complain(f"not pushed: {_refusal(summary['gates']['checks'])}; see the report")
         raise typer.Exit(NOT_BLESSED)
 
 
@@ -229,6 +229,15 @@ def _complain(message: str) -> None:
     typer.echo(f"trimline: {message}", err=True)
 
 
+def _refusal(checks: list[dict[str, Any]]) -> str:
+    """Says which gates refused, and the first reason."""
+    refused = [check for check in checks if check["verdict"] == "refused"]
+    gates = " and the ".join(dict.fromkeys(check["gate"] for check in refused))
+    first = refused[0]
+    about = f" of class {first['slice']}" if first["slice"] is not None else ""
+    return f"refused by the {gates} gate; {first['artifact']}, {first['rule']}{about}: {first['reason']}"
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -240,7 +249,8 @@ def _summary_table(summary: dict[str, Any], report: Path) -> Table:
     images, shipped = summary["images"], summary["shipped"]
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("Images", f"{images['read']} read, {images['used']} used, {images['quarantined']} quarantined")
-    table.add_row("Test accuracy", f"{100 * shipped['accuracy']:.2f} % ({shipped['name']} .tflite)")
+    accuracy = "not computed" if shipped["accuracy"] is None else f"{100 * shipped['accuracy']:.2f} %"
+    table.add_row("Test accuracy", f"{accuracy} ({shipped['name']} .tflite)")
     table.add_row("Size", f"{shipped['bytes']:,} bytes, {shipped['deflated_bytes']:,} deflated")
     table.add_row("Latency", f"{shipped['latency_ms']:.3f} ms per image, one thread")
     for pushed in summary["pushed"]:
