@@ -10,17 +10,13 @@ from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import json_utils, proto_utils
 
-from components.atomic_pusher import destination
+from components.atomic_pusher import destination, properties
 
 if TYPE_CHECKING:
     from tfx import types
 
 # Key of the component's custom_config.
 KEEP_VERSIONS = "keep_versions"
-# TFX's name.
-_PUSHED_PROPERTY = "pushed"
-PUSHED_BY_PROPERTY = "pushed_by"
-DIGEST_PROPERTY = "pushed_sha256"
 
 
 class Executor(executor.Executor):
@@ -41,7 +37,7 @@ class Executor(executor.Executor):
             push_destination.filesystem.base_directory = scratch
             local = {standard_component_specs.PUSH_DESTINATION_KEY: proto_utils.proto_to_json(push_destination)}
             super().Do(input_dict, output_dict, exec_properties | local)
-        if pushed_model.get_int_custom_property(_PUSHED_PROPERTY):
+        if pushed_model.get_int_custom_property(properties.PUSHED):
             self._publish(self.GetModelPath(input_dict), base, pushed_model)
             destination.prune(base, _keep_versions(exec_properties))
 
@@ -49,8 +45,8 @@ class Executor(executor.Executor):
         version = destination.next_version(base)
         target = destination.publish(source, base, version)
         self._MarkPushed(pushed_model, pushed_destination=target, pushed_version=str(version))
-        pushed_model.set_string_custom_property(PUSHED_BY_PROPERTY, destination.who())
-        pushed_model.set_string_custom_property(DIGEST_PROPERTY, destination.tree_digest(target))
+        pushed_model.set_string_custom_property(properties.PUSHED_BY, destination.who())
+        pushed_model.set_string_custom_property(properties.SHA256, destination.tree_digest(target))
 
 
 def _keep_versions(exec_properties: dict[str, Any]) -> int | None:

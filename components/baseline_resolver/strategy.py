@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tfx.components.evaluator import constants
 from tfx.dsl.components.common import resolver
 
-from components.release_gate.executor import RELEASED_PROPERTY, TFLITE_MODEL_ID_PROPERTY
+from components.release_gate import properties
 
 if TYPE_CHECKING:
     import ml_metadata as mlmd
@@ -43,7 +42,7 @@ class LatestReleasedStrategy(resolver.ResolverStrategy):
         releases = [
             blessing
             for blessing in input_dict.get("blessing", [])
-            if blessing.get_int_custom_property(RELEASED_PROPERTY) == 1
+            if blessing.get_int_custom_property(properties.RELEASED) == 1
             and _model_id(blessing) in models
             and _tflite_id(blessing) in tflite_models
             and _model_id(blessing) not in candidates
@@ -58,8 +57,8 @@ class LatestReleasedStrategy(resolver.ResolverStrategy):
 
 
 def _model_id(blessing: types.Artifact) -> int:
-    return blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY)
+    return blessing.get_int_custom_property(properties.SAVED_MODEL_ID)
 
 
 def _tflite_id(blessing: types.Artifact) -> int:
-    return blessing.get_int_custom_property(TFLITE_MODEL_ID_PROPERTY)
+    return blessing.get_int_custom_property(properties.TFLITE_MODEL_ID)

@@ -14,7 +14,7 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
 from components.gate_evaluator.executor import REASON_PROPERTY
-from components.release_gate import report
+from components.release_gate import properties, report
 from components.release_gate.engine import ARTIFACTS, GATES, RELEASE, SERVING, Check, Judged, Limits, judge, refused_by
 from components.release_gate.results import Evaluation, read_evaluation
 from components.release_gate.spec import blessing_key, evaluation_key
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from tfx import types
 
     Artifacts = dict[str, list[types.Artifact]]
-
-# Marks the blessing of a whole release, which single gates' blessings must not be mistaken for.
-RELEASED_PROPERTY = "released"
-REFUSED_BY_PROPERTY = "refused_by"
-TFLITE_MODEL_ID_PROPERTY = "tflite_model_id"
 
 
 class Executor(base_executor.BaseExecutor):
@@ -100,11 +95,11 @@ def _bless(inputs: Artifacts, outputs: Artifacts, refusals: list[str]) -> None:
     blessing = artifact_utils.get_single_instance(outputs["blessing"])
     saved_model = artifact_utils.get_single_instance(inputs["saved_model"])
     tflite_model = artifact_utils.get_single_instance(inputs["tflite_model"])
-    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, saved_model.id)
+    blessing.set_int_custom_property(properties.SAVED_MODEL_ID, saved_model.id)
     blessing.set_string_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, saved_model.uri)
-    blessing.set_int_custom_property(TFLITE_MODEL_ID_PROPERTY, tflite_model.id)
+    blessing.set_int_custom_property(properties.TFLITE_MODEL_ID, tflite_model.id)
     blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, int(not refusals))
-    blessing.set_int_custom_property(RELEASED_PROPERTY, int(not refusals))
-    blessing.set_string_custom_property(REFUSED_BY_PROPERTY, ",".join(refusals))
+    blessing.set_int_custom_property(properties.RELEASED, int(not refusals))
+    blessing.set_string_custom_property(properties.REFUSED_BY, ",".join(refusals))
     file_name = constants.NOT_BLESSED_FILE_NAME if refusals else constants.BLESSED_FILE_NAME
     io_utils.write_string_file(os.path.join(blessing.uri, file_name), "")  # noqa: PTH118 (may be remote)
