@@ -261,14 +261,19 @@ def write_examples(directory: Path, images: np.ndarray, names: Sequence[str]) ->
     split.mkdir(parents=True)
     with tf.io.TFRecordWriter(str(split / "data_tfrecord-00000-of-00001.gz"), "GZIP") as writer:
         for image, name in zip(images, names, strict=True):
-            example = tf.train.Example()
-            values = example.features.feature
-            values[features.IMAGE_ENCODED].bytes_list.value.append(encode(image))
-            values[features.CLASS_TEXT].bytes_list.value.append(name.encode())
-            values[features.IMAGE_HEIGHT].int64_list.value.append(image.shape[0])
-            values[features.IMAGE_WIDTH].int64_list.value.append(image.shape[1])
-            values[features.IMAGE_BRIGHTNESS].float_list.value.append(float(image.mean() / 255))
-            writer.write(example.SerializeToString())
+            writer.write(example_of(encode(image), image, name).SerializeToString())
+
+
+def example_of(encoded: bytes, image: np.ndarray, name: str) -> tf.train.Example:
+    """Makes the raw example of an image file with these pixels."""
+    example = tf.train.Example()
+    values = example.features.feature
+    values[features.IMAGE_ENCODED].bytes_list.value.append(encoded)
+    values[features.CLASS_TEXT].bytes_list.value.append(name.encode())
+    values[features.IMAGE_HEIGHT].int64_list.value.append(image.shape[0])
+    values[features.IMAGE_WIDTH].int64_list.value.append(image.shape[1])
+    values[features.IMAGE_BRIGHTNESS].float_list.value.append(float(image.mean() / 255))
+    return example
 
 
 def write_edge_bundle(content: bytes, names: Sequence[str], directory: Path, variant: str = "int8") -> None:

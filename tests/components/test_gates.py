@@ -11,6 +11,7 @@ from benchmarks.sabotages import KINDS
 from components.release_gate.engine import ARTIFACTS, GATES, Limits
 from components.release_gate.executor import Executor as GateExecutor
 from components.release_gate.results import read_evaluation, read_sample
+from components.serving_validator.engine import TFLITE_TOLERANCE, validate
 from components.serving_validator.executor import Executor as ServingExecutor
 from pipeline import gates
 from pipeline.config import GateSettings
@@ -197,3 +198,24 @@ def test_a_missing_input_is_a_reason(bench, tmp_path):
     )
     assert read_evaluation(uri) is None
     assert "image/brightness" in blessing.get_string_custom_property("reason")
+
+
+def test_answers_that_are_not_the_evaluators_are_refused(bench):
+    uri, _ = bench.evaluate(bench.honest.tflite, bench.honest.parent, bench.honest.examples, LIMITS)
+    directory = bench.honest.tflite / "Format-Serving"
+    images = {_digest(image): encode(image) for image in bench.test.images}
+    sample = read_sample(uri)
+    assert validate(directory, images, sample, TFLITE_TOLERANCE) == ""
+    changed = {name: np.roll(probabilities, 1).tolist() for name, probabilities in sample.items()}
+    assert "off those that the Evaluator saw" in validate(directory, images, changed, TFLITE_TOLERANCE)
+    fewer = {name: probabilities[:3] for name, probabilities in sample.items()}
+    assert "[8, 3]" in validate(directory, images, fewer, TFLITE_TOLERANCE)
+
+
+def test_a_comparison_that_cannot_be_made_is_refused(bench, tmp_path):
+    uri, _ = bench.evaluate(bench.honest.tflite, bench.honest.parent, bench.honest.examples, LIMITS)
+    directory = bench.honest.tflite / "Format-Serving"
+    assert "nothing was compared" in validate(directory, {}, read_sample(uri), TFLITE_TOLERANCE)
+    assert "nothing was compared" in validate(directory, {}, {}, TFLITE_TOLERANCE)
+    images = {_digest(image): encode(image) for image in bench.test.images}
+    assert "could not answer" in validate(tmp_path, images, read_sample(uri), TFLITE_TOLERANCE)
