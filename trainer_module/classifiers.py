@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -140,9 +141,30 @@ class CheckedClassifier:
 
 
 def _load(directory: str) -> Classifier:
+    if not _is_remote(directory):
+        return _load_local(directory)
+    # The interpreter reads no object store; a SavedModel is all in memory once it is loaded.
+    with tempfile.TemporaryDirectory() as scratch:
+        _download(directory.rstrip("/"), scratch)
+        return _load_local(scratch)
+
+
+def _load_local(directory: str) -> Classifier:
     if (Path(directory) / TFLITE_FILE).exists() or (Path(directory) / LABELS_FILE).exists():
         return BundleClassifier(directory)
     return SavedModelClassifier(directory)
+
+
+def _is_remote(directory: str) -> bool:
+    return "://" in directory
+
+
+def _download(source: str, target: str) -> None:
+    for folder, _, names in tf.io.gfile.walk(source):
+        local = Path(target) / folder[len(source) :].strip("/")
+        local.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            tf.io.gfile.copy(f"{folder.rstrip('/')}/{name}", str(local / name))
 
 
 def _one_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ from tfx.types import standard_artifacts
 
 from benchmarks.gate_bench import CLASS_NAMES, GateBench, artifact, encode, run_evaluator, write_schema
 from benchmarks.sabotages import KINDS
+from components.atomic_pusher import destination
 from components.release_gate.engine import ARTIFACTS, GATES, Limits
 from components.release_gate.executor import Executor as GateExecutor
 from components.release_gate.results import read_evaluation, read_sample
@@ -189,6 +190,15 @@ def test_both_kinds_of_model_answer_alike_from_image_bytes(bench):
     tflite = _probabilities(bench, "tflite")
     np.testing.assert_allclose(saved, tflite, atol=0.1)
     assert np.mean(saved.argmax(axis=1) == tflite.argmax(axis=1)) > 0.97
+
+
+@pytest.mark.parametrize("name", ARTIFACTS)
+def test_models_are_judged_wherever_tensorflow_can_read_them(bench, tmp_path, name):
+    local = str(getattr(bench.honest, name) / "Format-Serving")
+    remote = destination.publish(local, f"ram://{tmp_path.name}", 1)
+    images = [encode(image) for image in bench.test.images[:20]]
+    answers = [classifiers.CheckedClassifier(name, directory).predict(images) for directory in (local, remote)]
+    np.testing.assert_array_equal(*answers)
 
 
 def test_a_missing_input_is_a_reason(bench, tmp_path):
