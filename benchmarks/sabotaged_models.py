@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.gate_bench import GateBench
 from benchmarks.sabotages import KINDS
+from components.release_gate.engine import Check
 
 
 def main() -> None:
@@ -30,19 +31,22 @@ def main() -> None:
         bench = GateBench(Path(directory) / "bench")
         honest = bench.refusal(bench.honest)
         failures += honest is not None
-        _row("none: the honest release", honest and honest.gate, honest and honest.rule, honest and honest.reason)
+        _row("none: the honest release", honest)
         for number, kind in enumerate(kind for kind in KINDS if arguments.only in kind.name):
             work = Path(directory) / str(number)
             work.mkdir()
             refused = bench.refusal(kind.apply(bench, work))
             failures += refused is None
-            _row(kind.name, refused and refused.gate, refused and refused.rule, refused and refused.reason)
+            _row(kind.name, refused)
     sys.exit(1 if failures else 0)
 
 
-def _row(name: str, gate: str | None, rule: str | None, reason: str | None) -> None:
-    answer = f"refused: {gate} | `{rule}` | {reason}" if gate else "passed | | "
-    sys.stdout.write(f"| {name} | {answer} |\n")
+def _row(name: str, refused: Check | None) -> None:
+    answer = "passed | | |"
+    if refused:
+        about = f", class {refused.slice}" if refused.slice is not None else ""
+        answer = f"refused: {refused.gate} | `{refused.rule}`{about} | {refused.reason} |"
+    sys.stdout.write(f"| {name} | {answer}\n")
     sys.stdout.flush()
 
 

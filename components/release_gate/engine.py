@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from components.release_gate.paired import CONFIDENCE, Interval, drop_interval, share_interval
 
@@ -133,19 +133,17 @@ def _broken(evaluation: Evaluation) -> str:
     return ""
 
 
-def _check(judged: Judged, rule: str, verdict: Verdict, reason: str) -> Check:
-    return Check(judged.gate, judged.artifact, rule, verdict, reason)
+def _check(judged: Judged, rule: str, verdict: Verdict, reason: str, **about: Any) -> Check:
+    return Check(judged.gate, judged.artifact, rule, verdict, reason, **about)
 
 
 def _floor(judged: Judged, overall: SliceResult, floor: float) -> Check:
     reached = overall.accuracy >= floor - _EPSILON
-    return dataclasses.replace(
-        _check(
-            judged,
-            "gate.min_accuracy",
-            "passed" if reached else "refused",
-            f"{overall.accuracy:.2%} of {overall.photos} photos right, at least {floor:.2%} are asked for",
-        ),
+    return _check(
+        judged,
+        "gate.min_accuracy",
+        "passed" if reached else "refused",
+        f"{overall.accuracy:.2%} of {overall.photos} photos right, at least {floor:.2%} are asked for",
         value=overall.accuracy,
         limit=floor,
         interval=share_interval(round(overall.accuracy * overall.photos), overall.photos),
@@ -155,7 +153,7 @@ def _floor(judged: Judged, overall: SliceResult, floor: float) -> Check:
 def _empty_classes(judged: Judged, evaluation: Evaluation) -> list[Check]:
     missing = sorted(set(judged.class_names) - set(evaluation.classes))
     reason = "no test photo of this class: add some, or remove the class"
-    return [dataclasses.replace(_check(judged, _COMPUTED, "refused", reason), slice=name) for name in missing]
+    return [_check(judged, _COMPUTED, "refused", reason, slice=name) for name in missing]
 
 
 def _drop(judged: Judged, overall: SliceResult, limits: Limits) -> Check:
@@ -169,7 +167,7 @@ def _class_drops(judged: Judged, classes: Mapping[str, SliceResult], limits: Lim
     confidence = 1 - (1 - CONFIDENCE) / max(len(large), 1)
     checks = []
     for name, result in sorted(classes.items()):
-        check = dataclasses.replace(_check(judged, "gate.max_class_drop", "passed", ""), slice=name)
+        check = _check(judged, "gate.max_class_drop", "passed", "", slice=name)
         if name in large:
             checks.append(_judge_drop(check, result, limits.max_class_drop, confidence))
         else:
@@ -202,13 +200,11 @@ def _agreement(judged: Judged, overall: SliceResult, limit: float) -> Check:
     interval = share_interval(round(agreement * overall.photos), overall.photos)
     ends = f"{interval.confidence:.2%} interval {interval.lower:.2%} to {interval.upper:.2%}"
     refused = agreement < limit - _EPSILON and interval.upper < limit
-    return dataclasses.replace(
-        _check(
-            judged,
-            "gate.min_agreement",
-            "refused" if refused else "passed",
-            f"same answer as its parent to {agreement:.2%} of {overall.photos} photos, asked for {limit:.2%}; {ends}",
-        ),
+    return _check(
+        judged,
+        "gate.min_agreement",
+        "refused" if refused else "passed",
+        f"same answer as its parent to {agreement:.2%} of {overall.photos} photos, asked for {limit:.2%}; {ends}",
         value=agreement,
         limit=limit,
         interval=interval,

@@ -107,11 +107,8 @@ def read_sample(uri: str) -> dict[str, list[float]]:
 
 
 def _load_metrics(uri: str) -> list[Any]:
-    try:
-        return list(tfma.load_metrics(uri))
-    except (OSError, ValueError, tf.errors.OpError):
-        # A GateEvaluator that could not evaluate leaves nothing there.
-        return []
+    # A GateEvaluator that could not evaluate leaves nothing there.
+    return list(tfma.load_metrics(uri)) if tf.io.gfile.listdir(uri) else []
 
 
 def _slice(sliced: Any) -> tuple[str, str]:
