@@ -100,6 +100,14 @@ def _network(change: Callable[[keras.Model], keras.Model], variant: str, bench: 
     return _with_bundle(bench, work)
 
 
+def _calibrated_on_black(bench: GateBench, work: Path) -> Release:
+    (work / "tflite").mkdir()
+    black = np.zeros_like(bench.train.images[:256])
+    content = Converter(_copy(bench.network), black, work / "conversion").convert("int8")
+    write_edge_bundle(content, CLASS_NAMES, work / "tflite" / _FOLDER)
+    return _with_bundle(bench, work)
+
+
 def _saved_network(change: Callable[[keras.Model], keras.Model], bench: GateBench, work: Path) -> Release:
     """Ships another network as SavedModel than the one that was trained."""
     directory = work / "saved_model"
@@ -259,6 +267,7 @@ KINDS = [
     Kind(".tflite wants pixels in [0, 1]", "fidelity", functools.partial(_network, _unscaled, "float32")),
     Kind(".tflite pruned to a tenth, not retrained", "fidelity", functools.partial(_network, _pruned, "int8")),
     Kind(".tflite with noise on its weights", "fidelity", functools.partial(_network, _noise, "int8")),
+    Kind(".tflite calibrated on black photos", "fidelity", _calibrated_on_black),
     Kind("model.json names another input", "serving", functools.partial(_manifest, {"input": {"name": "picture"}})),
     Kind("model.json with another scale", "serving", functools.partial(_manifest, {"input": {"scale": 0.5}})),
     Kind("model.json of another file", "serving", _changed_after_the_manifest),
