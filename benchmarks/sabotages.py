@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
+from ai_edge_litert.tools import flatbuffer_utils
 
 from benchmarks.gate_bench import (
     CLASS_NAMES,
@@ -227,6 +228,14 @@ def _examples(keep: Callable[[np.ndarray], np.ndarray], name: str | None, bench:
     return dataclasses.replace(bench.honest, examples=work / "examples")
 
 
+def _zero_scales(content: bytes) -> bytes:
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    for tensor in model.subgraphs[0].tensors:
+        if tensor.quantization is not None and tensor.quantization.scale is not None:
+            tensor.quantization.scale = np.zeros_like(tensor.quantization.scale)
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
 def _flip_bits(content: bytes) -> bytes:
     """Inverts a stretch in the middle of the file."""
     middle = len(content) // 2
@@ -254,6 +263,7 @@ KINDS = [
     Kind(".tflite cut in half", "fidelity", functools.partial(_content, lambda content: content[: len(content) // 2])),
     Kind(".tflite empty", "fidelity", functools.partial(_content, lambda _: b"")),
     Kind(".tflite with damaged bytes", "fidelity", functools.partial(_content, _flip_bits)),
+    Kind(".tflite whose scales are 0", "fidelity", functools.partial(_content, _zero_scales)),
     Kind(".tflite of another task", "fidelity", _other_task),
     Kind(
         ".tflite always answers one class",
