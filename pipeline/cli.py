@@ -108,6 +108,46 @@ def ladder(
     typer.echo(f"Written: {workspace.ladder_file} and {workspace.ladder_picture}")
 
 
+@app.command(
+    epilog="Example: [bold]trimline compress --model classifier.keras --data photos/ --output out/ "
+    "--set compression.sparsity=auto[/bold]."
+)
+def compress(
+    model: Annotated[
+        Path,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Classifier from pixels [N, S, S, 3] in 0 to 255 to probabilities [N, C]: a .keras or .h5 file, a "
+            "SavedModel of Keras', or one that trimline run has pushed.",
+        ),
+    ],
+    data: DataOption = None,
+    output: OutputOption = _DEFAULT_OUTPUT,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+) -> None:
+    """Compresses a classifier that is trained already: prunes, clusters, quantises, measures, and selects.
+
+    Every variant is measured on its bytes and on the validation photos; the smallest inside compression.budget is
+    selected. Leaves OUTPUT/compressed/: report.json, variants/, tflite/ (the selected bundle) and saved_model/. A
+    compression that was killed goes on where it was.
+    """
+    from pipeline.compress import REPORT_FILE, VARIANTS_DIRECTORY
+    from pipeline.compression_view import CompressionProgress, compression_table
+    from pipeline.launch import run_module
+
+    with _prepared(data, output, config, assignments) as (workspace, lock):
+        partial = workspace.compressed.with_suffix(".partial")
+        progress = CompressionProgress(partial / VARIANTS_DIRECTORY, Console())
+        run_module("pipeline.compress", workspace, lock, progress.poll, str(model.absolute()))
+    report = json.loads((workspace.compressed / REPORT_FILE).read_text(encoding="utf-8"))
+    Console().print(compression_table(report))
+    for dropped in report["dropped"]:
+        typer.echo(f"Dropped: {dropped['name']}: {dropped['reason']}")
+    typer.echo(f"Selected: {report['selected']}; written to {workspace.compressed}")
+
+
 @app.command()
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photos to classify.")],

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from components.compression.settings import CompressionSettings
 from trainer_module.errors import UserError
 from trainer_module.settings import AccelerationSettings, ModelSettings, Settings, TrainerSettings, TrainingSettings
 
@@ -47,23 +48,6 @@ class DataSettings(Settings):
         if isinstance(value, int) and not 8 <= value <= 1024:
             raise ValueError("must be auto or a number of pixels from 8 to 1024")
         return value
-
-
-class BudgetSettings(Settings):
-    """What the shipped .tflite may cost; the smallest variant inside all limits is shipped."""
-
-    max_bytes: int | None = Field(None, ge=1, description="Most bytes of the .tflite file.")
-    max_latency_ms: float | None = Field(None, gt=0.0, description="Highest median latency, one thread, this machine.")
-    max_accuracy_drop: float = Field(
-        0.02, ge=0.0, le=1.0, description="Largest loss of validation accuracy against the float model; 0.02: 2 points."
-    )
-
-
-class CompressionSettings(Settings):
-    """How the model is made small."""
-
-    stages: list[Literal["quantize"]] = Field(["quantize"], min_length=1, description="Stages, in order.")
-    budget: BudgetSettings = BudgetSettings()
 
 
 class GateSettings(Settings):

@@ -77,6 +77,7 @@ def gather(settings: PipelineSettings, metadata: Metadata) -> dict[str, Any]:
         "acceleration": training["acceleration"],
         "variants": compression["variants"],
         "dropped_variants": compression["dropped"],
+        "compression": {key: compression[key] for key in ("naive", "done", "skipped", "budget", "seconds")},
         "shipped": _shipped(compression, fidelity, release),
         "gates": {
             "refused_by": [gate for gate in blessing.properties[REFUSED_BY_PROPERTY].split(",") if gate],

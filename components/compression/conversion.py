@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"
 _SIGNATURE = "serving_default"
+# MLIR also spells out every scale of every tensor.
+_LONGEST_REASON = 200
 
 
 class Converter:
@@ -50,22 +52,25 @@ class Converter:
         self._representative = _with_full_range(representative)
         _save_for_conversion(model, self._saved_model, representative.shape[1])
 
-    def convert(self, variant: str) -> bytes:
+    def convert(self, variant: str, *, narrow: bool = False) -> bytes:
         """Makes one variant.
 
         Args:
             variant: One of `VARIANTS`.
+            narrow: Whether kernels that use no more than 4 bits are packed two weights to a byte.
 
         Returns:
             Content of the .tflite file.
 
         Raises:
-            VariantError: TensorFlow or LiteRT could not convert the model.
+            VariantError: TensorFlow or LiteRT could not convert the model, or no kernel is narrow.
         """
         try:
             with _without_chatter():
                 model = packing.unpack(VARIANTS[variant](self))
                 _name_ends(model)
+                if narrow:
+                    packing.narrow_weights(model)
                 return packing.pack(model)
         # The converters raise whatever their parts raise, and one variant's failure must not end the others.
         except Exception as error:
@@ -165,4 +170,5 @@ def _without_chatter() -> Iterator[None]:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # MLIR puts the call stack in front of what it has to say.
-    return re.sub(r"<unknown>:0: error: loc\(.*\): ", " ", lines[0])
+    line = re.sub(r"<unknown>:0: error: loc\(.*\): ", " ", lines[0])
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."

@@ -16,11 +16,11 @@ from ai_edge_litert.tools import flatbuffer_utils
 from components.compression import checks
 from components.compression.bundle import BundleContent, write_bundle
 from components.compression.conversion import INTEGER_VARIANTS, VARIANTS, Converter
-from components.compression.data import LabelledImages
+from components.compression.data import LabelledImages, Splits
 from components.compression.engine import Result, compress
 from components.compression.errors import VariantError
 from components.compression.flatbuffer import ModelFile
-from components.compression.selection import Budget
+from components.compression.settings import BudgetSettings, CompressionSettings
 from trainer_module.errors import UserError
 from trainer_module.models import build_model
 from trainer_module.settings import ModelSettings
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 IMAGE_SIZE = 16
 CLASSES = 3
-ANY = Budget(max_accuracy_drop=1.0)
+ANY = BudgetSettings(max_accuracy_drop=1.0)
 
 
 def make_split(seed: int, count: int) -> LabelledImages:
@@ -59,7 +59,7 @@ def model() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def result(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    return run(model, tmp_path_factory.mktemp("variants"), budget=Budget(max_accuracy_drop=0.02))
+    return run(model, tmp_path_factory.mktemp("variants"), budget=BudgetSettings(max_accuracy_drop=0.02))
 
 
 def run(
@@ -68,10 +68,10 @@ def run(
     *,
     train: LabelledImages = TRAIN,
     validation: LabelledImages = VALIDATION,
-    stages: tuple[str, ...] = ("quantize",),
-    budget: Budget = ANY,
+    budget: BudgetSettings = ANY,
 ) -> Result:
-    return compress(network, train=train, validation=validation, stages=stages, budget=budget, directory=directory)
+    settings = CompressionSettings(stages=["quantize"], budget=budget)
+    return compress(network, Splits(train, validation), settings, directory)
 
 
 def tiny_model(*layers: keras.layers.Layer) -> keras.Model:
@@ -215,13 +215,7 @@ def test_model_that_predicts_nan_is_refused(tmp_path: Path) -> None:
 
 def test_nothing_fits_names_the_limit(model: keras.Model, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"compression\.budget\.max_bytes 10"):
-        run(model, tmp_path, stages=(), budget=Budget(max_accuracy_drop=1.0, max_bytes=10))
-
-
-def test_without_stages_only_float32_is_made(model: keras.Model, tmp_path: Path) -> None:
-    found = run(model, tmp_path, stages=())
-    assert found.selected.name == "float32"
-    assert [path.name for path in tmp_path.iterdir()] == ["float32.tflite"]
+        run(model, tmp_path, budget=BudgetSettings(max_accuracy_drop=1.0, max_bytes=10))
 
 
 @pytest.mark.parametrize(
@@ -229,7 +223,6 @@ def test_without_stages_only_float32_is_made(model: keras.Model, tmp_path: Path)
     [
         ({"train": LabelledImages(TRAIN.images[:0], TRAIN.labels[:0])}, "train split is empty"),
         ({"validation": LabelledImages(TRAIN.images[:0], TRAIN.labels[:0])}, "validation split is empty"),
-        ({"stages": ("quantise",)}, r"compression\.stages: there is no stage 'quantise'; choose from quantize"),
     ],
 )
 def test_bad_input_is_refused_before_any_conversion(
