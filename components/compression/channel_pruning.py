@@ -68,22 +68,21 @@ class _Groups:
         output: Number of the group that each layer's output channels belong to, by the layer's name.
         sizes: Channels of each group.
         fixed: Groups that must stay whole: those of the input and of the classes.
+        sources: What `graph.sources` says of the model.
     """
 
     output: dict[str, int]
     sizes: dict[int, int]
     fixed: frozenset[int]
-
-    def makers(self, model: keras.Model, group: int) -> list[keras.layers.Layer]:
-        """Returns the layers with a kernel that make the channels of a group."""
-        return [layer for layer in model.layers if has_kernel(layer) and self.output[layer.name] == group]
+    sources: dict[str, list[str]]
 
 
 def _groups(model: keras.Model) -> _Groups:
     output: dict[str, int] = {}
     sizes: dict[int, int] = {}
     fixed: set[int] = set()
-    for name, sources in graph.sources(model).items():
+    flow = graph.sources(model)
+    for name, sources in flow.items():
         layer = model.get_layer(name)
         if has_kernel(layer) and not is_depthwise(layer):
             output[name] = len(output)
@@ -100,7 +99,7 @@ def _groups(model: keras.Model) -> _Groups:
                 if gone in fixed:
                     fixed.add(joined)
     fixed |= {output[name] for name in model.output_names}
-    return _Groups(output, sizes, frozenset(fixed))
+    return _Groups(output, sizes, frozenset(fixed), flow)
 
 
 def _importances(model: keras.Model, groups: _Groups, images: np.ndarray, labels: np.ndarray) -> dict[int, np.ndarray]:
@@ -161,7 +160,7 @@ def _choices(
 
 def _cost_of(model: keras.Model, groups: _Groups, kept: dict[int, np.ndarray]) -> float:
     total = 0.0
-    for name, sources in graph.sources(model).items():
+    for name, sources in groups.sources.items():
         layer = model.get_layer(name)
         if has_kernel(layer):
             share = len(kept[groups.output[name]]) / groups.sizes[groups.output[name]]
@@ -185,11 +184,10 @@ def _rebuilt(model: keras.Model, groups: _Groups, kept: dict[int, np.ndarray]) -
             if key in layer["config"] and layer["class_name"] != "DepthwiseConv2D":
                 layer["config"][key] = len(kept[groups.output[layer["name"]]])
     smaller = keras.Model.from_config(config)
-    sources = graph.sources(model)
     for layer in filter(has_kernel, smaller.layers):
         original = model.get_layer(layer.name)
         outgoing = kept[groups.output[layer.name]]
-        source = groups.output[sources[layer.name][0]]
+        source = groups.output[groups.sources[layer.name][0]]
         incoming = _positions(kept[source], groups.sizes[source], original)
         layer.set_weights(_sliced(original, incoming, outgoing))
     return smaller
