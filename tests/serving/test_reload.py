@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from edge_bundles import LABELS, change_manifest, write_bundle
+from edge_bundles import IMAGE_SIZE, LABELS, change_manifest, write_bundle
 from edge_servers import MODEL_NAME, RunningServer, run_server
 
 from serving.errors import ServingError
@@ -171,14 +171,16 @@ def test_nothing_that_loads_is_explained(base: Path, push: Callable[[int], Path]
         ServedVersions(base, ServerOptions(), interpreters=1)
 
 
-def test_answers_that_are_no_probabilities_are_refused(
-    base: Path, tflite_models: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import numpy as np
+def test_answers_that_are_no_probabilities_are_refused(base: Path) -> None:
+    import tensorflow as tf
+    import tf_keras as keras
 
-    from serving.predictor import Predictor
-
-    write_bundle(base / "1", tflite_models["uint8"])
-    monkeypatch.setattr(Predictor, "_run", lambda self, interpreter, pixels: np.full((1, 3), np.nan, np.float32))
+    layers = [
+        keras.layers.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="image"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(len(LABELS)),
+    ]
+    logits = tf.lite.TFLiteConverter.from_keras_model(keras.Sequential(layers)).convert()
+    write_bundle(base / "1", logits)
     with pytest.raises(ServingError, match="not probabilities"):
         ServedVersions(base, ServerOptions(), interpreters=1)

@@ -59,9 +59,11 @@ def test_a_killed_worker_is_back_within_two_seconds(uint8_bundle: Path, tmp_path
 
 
 def test_a_model_that_no_worker_can_load_ends_the_server(uint8_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match=r"ServingError: .*no version 77"):
-        with run_server(uint8_bundle.parent, tmp_path / "log.txt", workers=2, version=77):
-            pytest.fail("the server must not start")
+    with (
+        pytest.raises(AssertionError, match=r"ServingError: .*no version 77"),
+        run_server(uint8_bundle.parent, tmp_path / "log.txt", workers=2, version=77),
+    ):
+        pytest.fail("the server must not start")
 
 
 def test_workers_end_with_their_parent(uint8_bundle: Path, tmp_path: Path, files: list[bytes]) -> None:
