@@ -13,7 +13,7 @@ from serving import metrics, openapi, plain, v1, v2
 from serving.errors import NotFoundError, ServingError, UnavailableError
 from serving.guard import App, Guard
 from serving.inference import Inference
-from serving.versions import ServedVersion, VersionState
+from serving.versions import CANARY, STABLE, ServedVersion, VersionState
 
 _MB: Final = 1_000_000
 _POST_ERRORS: Final = (400, 401, 404, 408, 413, 415, 429, 503)
@@ -246,7 +246,10 @@ def _other_routes(endpoints: _Endpoints) -> APIRouter:
 
 def _extra(suffix: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """Returns what the document says of an operation: its body, and the parameter in its path."""
-    described = {"version": {"type": "string", "pattern": "^[0-9]+$"}, "label": {"type": "string"}}
+    described = {
+        "version": {"type": "string", "pattern": "^[0-9]+$"},
+        "label": {"type": "string", "enum": [STABLE, CANARY]},
+    }
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": schema}
         for name, schema in described.items()

@@ -68,7 +68,7 @@ class Classifier:
 
         Args:
             items: The images, in whatever form they came.
-            item_name: What messages call one of them, before its index.
+            item_name: What messages call one of them, before its index; empty where there is only one.
             read: Returns an item's image file, or its pixels [S, S, 3], given S.
 
         Returns:
@@ -84,7 +84,7 @@ class Classifier:
                 image = read(item, self.image_size)
                 pixels[index] = image if isinstance(image, np.ndarray) else self._decode_file(index, image)
             except ServingError as error:
-                raise type(error)(f"{item_name} {index}: {error}") from error
+                raise type(error)(f"{item_name} {index}: {error}" if item_name else str(error)) from error
         return pixels
 
     def check_count(self, count: int) -> None:

@@ -66,7 +66,7 @@ def predict(data: bytes, top: int, name: str, classifier: Classifier) -> bytes:
         ServingError: It is not an image.
     """
     with STAGE_SECONDS.labels("decode").time():
-        pixels = classifier.decode([data], "image", lambda image, _: image)
+        pixels = classifier.decode([data], "", lambda image, _: image)
     classified = classifier.classify(pixels)
     with STAGE_SECONDS.labels("encode").time():
         (scored,) = classifier.version.predictor.top(classified.probabilities, top)

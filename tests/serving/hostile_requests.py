@@ -61,7 +61,7 @@ def raw_requests() -> dict[str, bytes]:
         "10,000 headers": (line + "".join(f"X-{n}: 1\r\n" for n in range(10_000)) + "\r\n").encode(),
         "an absolute address": f"GET http://elsewhere{V1} HTTP/1.1\r\nHost: here\r\n\r\n".encode(),
         "a tunnel": b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: elsewhere\r\n\r\n",
-        "a web socket": f"GET / HTTP/1.1\r\nHost: here\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n".encode(),
+        "a web socket": b"GET / HTTP/1.1\r\nHost: here\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
         "two requests at once": (f"GET {V1} HTTP/1.1\r\nHost: here\r\n\r\n" * 2).encode(),
         "a path that is no ASCII": b"GET /\xff\xfe HTTP/1.1\r\nHost: here\r\n\r\n",
         "a null in the path": b"GET /\x00 HTTP/1.1\r\nHost: here\r\n\r\n",
@@ -216,7 +216,7 @@ def _tensors() -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     }
     for name, arguments in binary.items():
         yield name, "POST", INFER, arguments
-    for length in ("-1", "0x10", "1e3", "99999999999999999999", "+5", "5, 5", "١"):
+    for length in ("-1", "0x10", "1e3", "99999999999999999999", "+5", "5, 5", "\u0661"):
         headers = {"content-type": BINARY, "inference-header-content-length": length.encode()}
         yield f"a header length of {length!r}", "POST", INFER, {"content": MARK.encode(), "headers": headers}
     for size in (-1, 2**63, "9", None, [9], 1.5, True):
@@ -253,7 +253,7 @@ def _paths() -> Iterator[tuple[str, str, str, dict[str, Any]]]:
         yield f"version {short}", "POST", f"{V1}/versions/{name}:predict", body
         yield f"label {short}", "GET", f"{V1}/labels/{name}", {}
         yield f"V2 version {short}", "GET", f"/v2/models/{MODEL_NAME}/versions/{name}", {}
-    for version in ("-1", "0", "1.5", "9" * 400, "3 ", "03", "latest", "3%00", "٣"):
+    for version in ("-1", "0", "1.5", "9" * 400, "3 ", "03", "latest", "3%00", "\u0663"):
         yield f"version number {version[:40]!r}", "GET", f"{V1}/versions/{version}/metadata", {}
     for path in ("/admin", "/.env", "/docs", "/openapi/v1/completions", "/v2/repository/index", "//", "/%2e%2e/"):
         yield f"path {path}", "GET", path, {}
