@@ -115,8 +115,8 @@ class Guard:
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = _route_of(scope)
-        metrics.REQUESTS.labels(route, str(status)).inc()
-        metrics.REQUEST_SECONDS.labels(route).observe(seconds)
+        metrics.requests_of(route, str(status)).inc()
+        metrics.request_seconds_of(route).observe(seconds)
         if logger.isEnabledFor(logging.INFO):
             fields = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000, 3)}
             logger.info("request", extra=fields)

@@ -107,7 +107,7 @@ class Classifier:
         Returns:
             The answer.
         """
-        with metrics.STAGE_SECONDS.labels("invoke").time():
+        with metrics.stage_seconds("invoke").time():
             probabilities = self.version.predictor.predict(pixels)
         best = probabilities.argmax(axis=1)
         labels = [self.version.bundle.labels[index] for index in best]
@@ -177,7 +177,7 @@ class Inference:
         def work() -> Answer:
             metrics.QUEUED.dec()
             waited = time.monotonic() - asked
-            metrics.STAGE_SECONDS.labels("queue").observe(waited)
+            metrics.stage_seconds("queue").observe(waited)
             if waited > self.options.timeout_s:
                 raise OverloadedError("the request waited too long: try again in a moment")
             with metrics.RUNNING.track_inprogress():

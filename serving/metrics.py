@@ -1,5 +1,6 @@
 """What the server counts and measures, for Prometheus; sums over all workers where there are several."""
 
+import functools
 import os
 from typing import Final
 
@@ -53,6 +54,14 @@ BRIGHTNESS: Final = Histogram(
     buckets=_TENTHS,
 )
 
+# Looking a child up by its labels costs more than counting with it.
+stage_seconds: Final = functools.cache(STAGE_SECONDS.labels)
+requests_of: Final = functools.cache(REQUESTS.labels)
+request_seconds_of: Final = functools.cache(REQUEST_SECONDS.labels)
+_predictions_of = functools.lru_cache(10_000)(PREDICTIONS.labels)
+_confidence_of = functools.lru_cache(100)(CONFIDENCE.labels)
+_brightness_of = functools.lru_cache(100)(BRIGHTNESS.labels)
+
 # ITU-R BT.601, as in JPEG and in the ingest's statistics.
 _LUMA = np.array([0.299, 0.587, 0.114]) / 255
 
@@ -68,11 +77,11 @@ def observe_images(
         labels: The N classes given.
         confidences: Their probabilities, float32 [N].
     """
-    confidence, brightness = CONFIDENCE.labels(version), BRIGHTNESS.labels(version)
+    confidence, brightness = _confidence_of(version), _brightness_of(version)
     # A sixteenth of the pixels tells as much of the mean.
     means = pixels[:, ::4, ::4].mean(axis=(1, 2)) @ _LUMA
     for label, probability, luma in zip(labels, confidences, means, strict=True):
-        PREDICTIONS.labels(version, label).inc()
+        _predictions_of(version, label).inc()
         confidence.observe(float(probability))
         brightness.observe(float(luma))
 

@@ -15,7 +15,7 @@ _ROWS = re.compile(
 )
 _DIGITS_AND_SPACES: Final = b"0123456789 "
 
-_SPACE, _COMMA, _OPEN, _CLOSE = (np.uint8((ord(character) - ord("0")) % 256) for character in " ,[]")
+_SPACE, _COMMA, _CLOSE = (np.uint8((ord(character) - ord("0")) % 256) for character in " ,]")
 
 
 def pixels_of_lists(numbers: object, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -102,22 +102,30 @@ def _numbers_of(text: bytes, count: int) -> NDArray[np.uint8] | None:
     The text begins with four brackets at least, so that looking back from the end of a number never leaves it.
     """
     codes = np.frombuffer(text, np.uint8) - np.uint8(ord("0"))
-    # Spaces may follow commas, as json.dumps writes them, and part no number.
-    if b" " in text and (codes[np.flatnonzero(codes == _SPACE) - 1] != _COMMA).any():
-        return None
     is_digit = codes < 10
     ends = np.flatnonzero(is_digit[:-1] & ~is_digit[1:])
     if len(ends) != count:
         return None
-    ones, tens, hundreds, thousands = (codes[ends - place] for place in range(4))
+    ones, tens, hundreds, thousands = (codes.take(ends - place) for place in range(4))
     two = tens < 10
     three = two & (hundreds < 10)
     has_leading_zero = (two & ~three & (tens == 0)) | (three & (hundreds == 0))
     values = ones + 10 * (two * tens).astype(np.uint16) + 100 * (three * hundreds).astype(np.uint16)
     if has_leading_zero.any() or (three & (thousands < 10)).any() or values.max() > np.iinfo(np.uint8).max:
         return None
-    # A number outside its list stands behind a closed one or before one that opens.
-    before, after = codes[ends - (1 + two.astype(np.intp) + three)], codes[ends + 1]
-    if (before == _CLOSE).any() or (after == _OPEN).any():
-        return None
-    return values.astype(np.uint8)
+    starts = ends - two - three
+    return values.astype(np.uint8) if _stand_alone(codes, starts, ends) else None
+
+
+def _stand_alone(codes: NDArray[np.uint8], starts: NDArray[np.intp], ends: NDArray[np.intp]) -> bool:
+    """Tells whether each number has a place between brackets and commas to itself, at most one space before it.
+
+    Then none shares a place with another, and none stands behind a list that is closed or before one that opens.
+    """
+    after, before = codes.take(ends + 1), codes.take(starts - 1)
+    if not ((after == _COMMA) | (after == _CLOSE)).all():
+        return False
+    spaced = np.flatnonzero(before == _SPACE)
+    if not (codes.take(starts.take(spaced) - 2) == _COMMA).all():
+        return False
+    return bool((before != _CLOSE).all())

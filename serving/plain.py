@@ -6,7 +6,7 @@ from starlette.formparsers import MultiPartParser
 
 from serving.errors import ServingError
 from serving.inference import Classifier
-from serving.metrics import STAGE_SECONDS
+from serving.metrics import stage_seconds
 
 # A form has the image and little else.
 _MOST_PARTS = 16
@@ -65,10 +65,10 @@ def predict(data: bytes, top: int, name: str, classifier: Classifier) -> bytes:
     Raises:
         ServingError: It is not an image.
     """
-    with STAGE_SECONDS.labels("decode").time():
+    with stage_seconds("decode").time():
         pixels = classifier.decode([data], "", lambda image, _: image)
     classified = classifier.classify(pixels)
-    with STAGE_SECONDS.labels("encode").time():
+    with stage_seconds("encode").time():
         (scored,) = classifier.version.predictor.top(classified.probabilities, top)
         return orjson.dumps(
             {

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from serving.errors import ServingError
 from serving.inference import Classified, Classifier
-from serving.metrics import STAGE_SECONDS
+from serving.metrics import stage_seconds
 from serving.pixels import pixels_of_json, pixels_of_lists
 from serving.versions import ServedVersion, VersionState
 
@@ -40,11 +40,11 @@ def predict(body: bytes, classifier: Classifier) -> bytes:
     Raises:
         ServingError: The body has another form, or an image cannot be used.
     """
-    with STAGE_SECONDS.labels("decode").time():
+    with stage_seconds("decode").time():
         key, pixels = pixels_of_json(body, classifier.image_size) or _read(body, classifier)
         classifier.check_count(len(pixels))
     classified = classifier.classify(pixels)
-    with STAGE_SECONDS.labels("encode").time():
+    with stage_seconds("encode").time():
         answer = _rows(classified) if key == _ROWS else _columns(classified)
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from serving.errors import ServingError
 from serving.inference import Classified, Classifier
-from serving.metrics import STAGE_SECONDS
+from serving.metrics import stage_seconds
 from serving.pixels import pixels_of_bytes, pixels_of_lists
 from serving.v1 import IMAGE_KEY, LABEL_KEY, PROBABILITIES_KEY, base64_content
 from serving.versions import ServedVersion
@@ -62,11 +62,11 @@ def infer(
     Raises:
         ServingError: The request has another form, or an image cannot be used.
     """
-    with STAGE_SECONDS.labels("decode").time():
+    with stage_seconds("decode").time():
         request = _read(body, header_length, is_binary)
         pixels = _pixels_of(request.tensor, classifier)
     classified = classifier.classify(pixels)
-    with STAGE_SECONDS.labels("encode").time():
+    with stage_seconds("encode").time():
         response = _response(name, classified, request.identifier, request.outputs, request.binary_outputs)
         content, json_length = response.to_rest()
         return (content if isinstance(content, bytes) else orjson.dumps(content)), json_length
@@ -86,7 +86,7 @@ def infer_tensors(request: InferRequest, name: str, classifier: Classifier) -> I
     Raises:
         ServingError: The request has another form, or an image cannot be used.
     """
-    with STAGE_SECONDS.labels("decode").time():
+    with stage_seconds("decode").time():
         if len(request.inputs) != 1:
             raise ServingError(f"{len(request.inputs)} inputs, expected one")
         (tensor,) = request.inputs
