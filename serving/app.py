@@ -17,7 +17,6 @@ from serving.guard import App, Guard
 from serving.inference import Inference
 from serving.versions import CANARY, STABLE, ServedVersion, VersionState
 
-_MB: Final = 1_000_000
 _MOST_CLASSES: Final = 1000
 _POST_ERRORS: Final = (400, 401, 404, 408, 413, 415, 429, 503)
 _GET_ERRORS: Final = (400, 401, 404)
@@ -58,7 +57,7 @@ def build_app(inference: Inference, api_key: str | None) -> App:
     app.add_exception_handler(ServingError, _answer_serving_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(Exception, _answer_bug)
-    return Guard(app, api_key, int(inference.options.max_body_mb * _MB))
+    return Guard(app, inference, api_key)
 
 
 class _DirectRoute(APIRoute):
@@ -80,7 +79,7 @@ class _Endpoints:
 
     async def v1_predict(self, request: Request) -> Response:
         """Classifies the images of a V1 request, in row or column format."""
-        body = await self._body(request)
+        body = await request.body()
         version = self._chosen(request)
         return _json(await self._inference.run(version, lambda classifier: v1.predict(body, classifier)))
 
@@ -107,7 +106,7 @@ class _Endpoints:
 
     async def v2_infer(self, request: Request) -> Response:
         """Classifies the images of a V2 request: image files or pixels, in JSON or binary."""
-        body = await self._body(request)
+        body = await request.body()
         header_length = request.headers.get(v2.HEADER_LENGTH)
         is_binary = request.headers.get("content-type", "").startswith(_OCTETS)
         content, json_length = await self._inference.run(
@@ -155,7 +154,7 @@ class _Endpoints:
     async def predict(self, request: Request) -> Response:
         """Classifies one image file, which is the body, or the first file of a form."""
         top = _top(request.query_params.get("top", "5"))
-        body = await self._body(request)
+        body = await request.body()
         content_type = request.headers.get("content-type", "")
         if content_type.lower().startswith("multipart/"):
             body = await plain.file_of_form(content_type, body)
@@ -180,11 +179,6 @@ class _Endpoints:
         if "label" in parameters:
             return self._versions.labelled(parameters["label"])
         return self._versions.any()
-
-    async def _body(self, request: Request) -> bytes:
-        # Before the body, which costs time too.
-        self._inference.check_room()
-        return await request.body()
 
 
 def _add_v1_routes(app: FastAPI, model: str, endpoints: _Endpoints) -> None:

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from serving import metrics
 from serving.errors import TooLargeError
+from serving.inference import TOO_MANY, Inference
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -18,6 +19,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_MB: Final = 1_000_000
 # Probes have no key, and the page and the description of the protocols hold no secret.
 _OPEN_PATHS: Final = frozenset({"/", "/openapi.json", "/v2/health/live", "/v2/health/ready"})
 # The page brings its own style and script, and shows the photo that was dropped on it.
@@ -36,17 +38,18 @@ logger = logging.getLogger("serving.access")
 class Guard:
     """An ASGI application around another one."""
 
-    def __init__(self, app: App, api_key: str | None, max_body: int) -> None:
+    def __init__(self, app: App, inference: Inference, api_key: str | None) -> None:
         """Surrounds an application.
 
         Args:
             app: The application.
+            inference: Tells whether there is room for one more request, and has the limits.
             api_key: What requests must bring as `Authorization: Bearer KEY` or `X-API-Key: KEY`; None lets all in.
-            max_body: Largest body in bytes.
         """
         self._app = app
         self._key = api_key.encode() if api_key is not None else None
-        self._max_body = max_body
+        self._inference = inference
+        self._max_body = int(inference.options.max_body_mb * _MB)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request; `scope["state"]` is left to the application."""
@@ -89,6 +92,9 @@ class Guard:
         # A number of more digits than any size has must not become an integer first.
         if len(length) > 15 or (length.isdigit() and int(length) > self._max_body):
             return 413, self._too_large()
+        if scope["method"] == "POST" and not self._inference.has_room:
+            # Before the body is read and a route is looked for, because an overloaded server has no time for either.
+            return 429, TOO_MANY
         return None
 
     def _has_key(self, headers: dict[bytes, bytes]) -> bool:
@@ -132,5 +138,7 @@ async def _answer(send: Send, status: int, error: str) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if status == 429:
+        headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

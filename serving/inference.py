@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from serving.options import ServerOptions
 from serving.preprocessing import decode_image, to_pixels
 from serving.sampling import Sampler
 from serving.versions import ServedVersion, ServedVersions
+
+TOO_MANY: Final = "too many requests are waiting: try again in a moment"
 
 Answer = TypeVar("Answer")
 
@@ -145,14 +147,10 @@ class Inference:
         self._sampler = Sampler.of(options)
         self._last_success = time.monotonic()
 
-    def check_room(self) -> None:
-        """Checks whether one more request may come in.
-
-        Raises:
-            OverloadedError: As many as may wait are waiting.
-        """
-        if self._pending >= self._most_pending:
-            raise OverloadedError("too many requests are waiting: try again in a moment")
+    @property
+    def has_room(self) -> bool:
+        """Whether one more request may come in."""
+        return self._pending < self._most_pending
 
     async def run(self, version: ServedVersion, answer: Callable[[Classifier], Answer]) -> Answer:
         """Computes the answer of one request in a thread; the event loop goes on meanwhile.
@@ -168,7 +166,8 @@ class Inference:
             OverloadedError: Too many are waiting, or the wait took longer than `timeout_s`.
             UnavailableError: The computation takes longer than `timeout_s`.
         """
-        self.check_room()
+        if not self.has_room:
+            raise OverloadedError(TOO_MANY)
         self._pending += 1
         classifier = Classifier(version, self.options, self._sampler)
         asked = time.monotonic()

@@ -1,5 +1,6 @@
 """The server of pushed .tflite models: one process, or several that are kept alive."""
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -73,6 +74,9 @@ class _Workers:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
         try:
+            # What the workers share stays shared: a collection of theirs would write to all of it.
+            gc.collect()
+            gc.freeze()
             while not self._stopping:
                 while len(self._processes) < self._count:
                     self._start()

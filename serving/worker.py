@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 # KServe's own value: longer than proxies keep an idle connection.
 _KEEP_ALIVE_S = 65
+# How long the event loop keeps Python's lock while a thread with an image wants it; Python's own 5 ms are longer than
+# most images take, and a thread asks for the lock several times for each.
+_SWITCH_INTERVAL_S = 0.0005
 
 
 class _RestServer(RESTServer):
@@ -140,6 +144,7 @@ def run_worker(out: Path, options: ServerOptions, api_key: str | None) -> None:
         ServingError: No version can be loaded, or an address cannot be listened on.
     """
     configure_logging()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     # Each interpreter computes with one thread; more of them would only fight for the same processors.
     threads = max(1, cpu_count() // options.workers)
     inference = Inference(ServedVersions(out, options, threads), options, threads)
