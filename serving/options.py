@@ -52,6 +52,10 @@ class ServerOptions(BaseModel):
     )
     sample_max: int = Field(10_000, ge=1, description="Most samples that sample_dir may hold.")
 
+    traces: bool = Field(
+        False, description="Send OpenTelemetry traces by OTLP over HTTP to $OTEL_EXPORTER_OTLP_ENDPOINT."
+    )
+
     @model_validator(mode="after")
     def _check_what_belongs_together(self) -> Self:
         if self.canary_share and self.version is None:

@@ -144,6 +144,11 @@ def run_worker(out: Path, options: ServerOptions, api_key: str | None) -> None:
         ServingError: No version can be loaded, or an address cannot be listened on.
     """
     configure_logging()
+    if options.traces:
+        # Only here: it is of no use to most, and takes as long to import as the rest.
+        from serving.tracing import send_traces
+
+        send_traces(options.name)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     # Each interpreter computes with one thread; more of them would only fight for the same processors.
     threads = max(1, cpu_count() // options.workers)
