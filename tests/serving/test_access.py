@@ -28,6 +28,8 @@ from serving.errors import ServingError
 from serving.options import ServerOptions
 from serving.predictor import Predictor
 
+pytestmark = pytest.mark.component  # Starts a server for most tests.
+
 KEY = "correct horse battery staple"
 SLOW_MODEL = """
 import time

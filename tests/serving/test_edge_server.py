@@ -54,6 +54,7 @@ def test_the_model_cannot_be_loaded_or_unloaded_over_http(http: httpx.Client, ve
     assert http.get(f"/v2/models/{MODEL_NAME}/ready").json() == {"name": MODEL_NAME, "ready": True}
 
 
+@pytest.mark.component  # Starts a server of its own.
 def test_readiness_tells_when_the_model_cannot_answer_and_a_bug_is_answered(
     uint8_bundle: Path, tmp_path: Path, files: list[bytes]
 ) -> None:
@@ -80,6 +81,7 @@ def test_readiness_tells_when_the_model_cannot_answer_and_a_bug_is_answered(
     assert SECRET not in running.log.read_text()
 
 
+@pytest.mark.component  # Starts a server of its own.
 def test_readiness_tells_when_the_model_hangs(uint8_bundle: Path, tmp_path: Path, files: list[bytes]) -> None:
     environment = {"TMPDIR": str(tmp_path)}
     with run_server(
@@ -104,6 +106,7 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_read(server: RunningSer
         assert connection.recv(4096).startswith(b"HTTP/1.1 413")
 
 
+@pytest.mark.component  # Starts a server of its own.
 def test_a_body_of_untold_size_is_refused_where_it_passes_the_limit(
     uint8_bundle: Path, tmp_path: Path, files: list[bytes]
 ) -> None:

@@ -17,6 +17,8 @@ from PIL import Image
 
 from serving.predictor import Predictor
 
+pytestmark = pytest.mark.component  # Starts a server for each test.
+
 
 def _value(metrics: str, name: str) -> float:
     found = re.search(rf"^{re.escape(name)} (\S+)$", metrics, re.MULTILINE)
@@ -104,10 +106,8 @@ def test_traces_go_to_the_collector_where_they_are_asked_for(
             time.sleep(0.1)
     (span,) = (span for span in _spans(received) if span.trace_id.hex() == trace_id)
     assert span.name == "POST /predict"
-    (service,) = (
-        a.value.string_value for a in received[0].resource_spans[0].resource.attributes if a.key == "service.name"
-    )
-    assert service == "pets"
+    attributes = {each.key: each.value.string_value for each in received[0].resource_spans[0].resource.attributes}
+    assert attributes["service.name"] == "pets"
 
 
 def _spans(received: list[ExportTraceServiceRequest]) -> list:

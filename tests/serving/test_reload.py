@@ -58,6 +58,7 @@ def _wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.component  # Starts a server of its own.
 def test_a_new_version_is_served_without_a_lost_request(
     base: Path, push: Callable[[int], Path], tmp_path: Path, files: list[bytes]
 ) -> None:
@@ -93,6 +94,7 @@ def test_a_new_version_is_served_without_a_lost_request(
     assert set(seen) == {"1", "2", "3", "4"}
 
 
+@pytest.mark.component  # Starts a server of its own.
 def test_a_broken_version_is_refused_and_the_old_one_stays(
     base: Path, push: Callable[[int], Path], tmp_path: Path, files: list[bytes]
 ) -> None:
@@ -113,6 +115,7 @@ def test_a_broken_version_is_refused_and_the_old_one_stays(
     assert "its sha256 is not the one" in log
 
 
+@pytest.mark.component  # Starts a server of its own.
 def test_a_removed_version_gives_way_to_the_one_before(
     base: Path, push: Callable[[int], Path], tmp_path: Path, files: list[bytes]
 ) -> None:
@@ -128,6 +131,7 @@ def test_a_removed_version_gives_way_to_the_one_before(
         assert _version(running, files[0]) == "1"
 
 
+@pytest.mark.component  # Starts a server of its own.
 def test_a_pinned_version_stays_and_a_canary_gets_its_share(
     base: Path, push: Callable[[int], Path], tmp_path: Path, files: list[bytes]
 ) -> None:

@@ -14,6 +14,8 @@ from edge_servers import free_port
 
 from serving.predictor import Predictor
 
+pytestmark = pytest.mark.component  # Starts processes for each test.
+
 TRIMLINE = Path(sys.executable).with_name("trimline")
 
 
