@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from components.compression.settings import CompressionSettings
+from serving.options import ServerOptions
 from trainer_module.errors import UserError
 from trainer_module.settings import AccelerationSettings, ModelSettings, Settings, TrainerSettings, TrainingSettings
 
@@ -71,12 +72,8 @@ class PushSettings(Settings):
     tflite_dir: Path | None = Field(None, description="Base directory for .tflite; unset: OUTPUT/pushed/tflite.")
 
 
-class ServingSettings(Settings):
-    """How `trimline serve` listens."""
-
-    host: str = Field("127.0.0.1", description="Address to listen on; the default accepts only this machine.")
-    port: int = Field(8080, ge=1, le=65_535, description="Port to listen on.")
-    name: str = Field("trimline", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the model in the URL.")
+class ServingSettings(Settings, ServerOptions):
+    """How `trimline serve` listens and answers."""
 
 
 class BeamSettings(Settings):
