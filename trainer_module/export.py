@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # The file beside Format-Serving in the Trainer's model artifact: the model that Compression goes on from.
 KERAS_MODEL_FILE = "keras_model.keras"
-# Where TensorFlow Serving expects what it need not load: the architecture, so that the model can be compressed later.
+# Where TensorFlow Serving expects what it need not load: layers and classes, so that the model can be compressed later.
 ARCHITECTURE_FILE = "assets.extra/architecture.json"
 # Folding changes no more than the rounding of float32; a larger difference of a probability is a fault of the folding.
 FOLDING_TOLERANCE = 1e-4
@@ -115,7 +115,7 @@ def save_serving_model(
     architecture = f"{directory}/{ARCHITECTURE_FILE}"
     tf.io.gfile.makedirs(architecture.rpartition("/")[0])
     with tf.io.gfile.GFile(architecture, "w") as file:
-        file.write(json.dumps(model.get_config()))
+        file.write(json.dumps({"model": model.get_config(), "classes": list(class_names)}))
 
 
 def load_serving_model(directory: str) -> tuple[keras.Model, list[str]]:
@@ -132,7 +132,8 @@ def load_serving_model(directory: str) -> tuple[keras.Model, list[str]]:
     """
     try:
         with tf.io.gfile.GFile(f"{directory}/{ARCHITECTURE_FILE}") as file:
-            model = keras.Model.from_config(json.loads(file.read()))
+            described = json.loads(file.read())
+        model = keras.Model.from_config(described["model"])
         saved = tf.saved_model.load(directory)
         model.set_weights([weight.numpy() for weight in saved.weights])
     except (tf.errors.OpError, OSError, ValueError, KeyError, AttributeError) as error:
@@ -140,7 +141,7 @@ def load_serving_model(directory: str) -> tuple[keras.Model, list[str]]:
         raise UserError(
             f"{directory}: is no SavedModel that trimline run has written ({reason}); give one, or a .keras file"
         ) from None
-    return model, [name.decode() for name in saved.class_names.numpy()]
+    return model, described["classes"]
 
 
 def _checked_fold(model: keras.Model, images: np.ndarray) -> keras.Model:

@@ -24,7 +24,7 @@ def _refused(*arguments: str | Path) -> str:
     return result.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "ladder", "predict", "serve", "status", "init"])
+@pytest.mark.parametrize("command", ["run", "ladder", "compress", "predict", "serve", "status", "init"])
 def test_every_command_explains_itself(command):
     result = _trimline(command, "--help")
     assert result.returncode == 0
