@@ -6,6 +6,7 @@ from typing import Any
 # Kubeflow stores an artifact's type as "package.Class" and imports the class by that name.
 _ARTIFACT_TYPES = {
     "CompressionReport": "components.compression.spec",
+    "GateReport": "components.release_gate.spec",
     "IngestReport": "components.image_example_gen.spec",
 }
 

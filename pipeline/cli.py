@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import load_settings
+from pipeline.quiet import library_noise_hidden
 from serving.errors import ServingError
 from trainer_module.errors import UserError
 
@@ -46,6 +47,8 @@ DataOption = Annotated[
 ]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output directory of the run.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")]
+VersionOption = Annotated[int | None, typer.Option(min=1, help="A version that trimline status lists.")]
+KeepOption = Annotated[int | None, typer.Option(min=1, help="Newest versions to keep there; default: all.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="One setting; wins over --config.")
 ]
@@ -77,7 +80,7 @@ def run(
             summary = run_to_end(workspace, progress, lock)
     console.print(_summary_table(summary, workspace.report))
     if not summary["blessed"]:
-        _complain(f"not pushed: refused by the {' and the '.join(summary['gates']['refused_by'])} gate; see the report")
+        _complain(f"not pushed: {_refusal(summary['gates']['checks'])}; see the report")
         raise typer.Exit(NOT_BLESSED)
 
 
@@ -222,14 +225,76 @@ def serve(
 
 @app.command()
 def status(output: OutputOption = _DEFAULT_OUTPUT) -> None:
-    """Lists the runs of an output directory: what ran, what was blessed, what was pushed."""
-    from pipeline.status import status_table
-    from pipeline.workspace import Workspace
+    """Lists runs and pushes: what ran, what was blessed, what was pushed where, when and by whom, and what is live."""
+    workspace = _finished(output)
+    with library_noise_hidden():
+        from pipeline.status import push_table, status_table
 
-    workspace = Workspace(output)
-    if not workspace.metadata_file.exists():
-        raise UserError(f"{output}: no run has been recorded there; start one with trimline run --output {output}")
-    Console().print(status_table(workspace.metadata_file))
+        tables = status_table(workspace.metadata_file), push_table(workspace.metadata_file)
+    for table in tables:
+        Console().print(table)
+
+
+@app.command(
+    epilog="Examples: [bold]trimline push --to /srv/models[/bold]; [bold]trimline push --to gs://bucket/models[/bold]. "
+    "TensorFlow Serving then watches TO/saved_model, edge servers TO/tflite."
+)
+def push(
+    to: Annotated[
+        str, typer.Option(help="Directory, or URI such as gs://bucket/models; gets saved_model/ and tflite/.")
+    ],
+    output: OutputOption = _DEFAULT_OUTPUT,
+    version: VersionOption = None,
+    keep: KeepOption = None,
+) -> None:
+    """Copies what is live in OUTPUT, or another blessed version, to a further place: both artifacts or neither."""
+    workspace = _finished(output)
+    with workspace.locked(), library_noise_hidden():
+        from pipeline.destinations import below
+        from pipeline.pushing import push as push_release
+
+        pushed = push_release(workspace, below(to), version, keep)
+    for path in pushed.paths.values():
+        typer.echo(f"Pushed to {path}")
+
+
+@app.command(
+    epilog="Examples: [bold]trimline rollback[/bold]; [bold]trimline rollback --version 1795514522[/bold]; "
+    "[bold]trimline rollback --to /srv/models[/bold] for what trimline push put there."
+)
+def rollback(
+    output: OutputOption = _DEFAULT_OUTPUT,
+    to: Annotated[str | None, typer.Option(help="Where trimline push put it; default: where runs push to.")] = None,
+    version: VersionOption = None,
+    keep: KeepOption = None,
+) -> None:
+    """Makes the release before the live one live again, or that of --version, under a new version number."""
+    workspace = _finished(output)
+    with workspace.locked(), library_noise_hidden():
+        from pipeline.destinations import below, push_directories
+        from pipeline.pushing import rollback as roll_back
+
+        directories = below(to) if to else push_directories(workspace.read_settings(), workspace)
+        pushed = roll_back(workspace, directories, version, keep)
+    for path in pushed.paths.values():
+        typer.echo(f"Live again: {path}")
+
+
+@app.command()
+def verify(
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Output directory of a run.")] = _DEFAULT_OUTPUT,
+) -> None:
+    """Checks that what is live is what was blessed: digests, labels, tensors, signatures, metrics, lineage."""
+    workspace = _finished(output)
+    with library_noise_hidden():
+        from pipeline.verification import verify as verify_live
+
+        findings = verify_live(workspace)
+    for finding in findings:
+        typer.echo(f"{'FAILED' if finding.fault else 'ok':<6}  {finding.what}: {finding.fault or finding.detail}")
+    faults = [finding for finding in findings if finding.fault]
+    if faults:
+        raise UserError(f"{output}: {len(faults)} of {len(findings)} checks failed; push again with trimline run")
 
 
 @app.command()
@@ -266,6 +331,16 @@ def main() -> None:
     except RunError as error:
         _complain(str(error))
         sys.exit(BUG)
+
+
+def _finished(output: Path) -> Workspace:
+    """Returns the workspace of an output directory in which something has run."""
+    from pipeline.workspace import Workspace
+
+    workspace = Workspace(output)
+    if not workspace.metadata_file.exists():
+        raise UserError(f"{output}: no run has been recorded there; start one with trimline run --output {output}")
+    return workspace
 
 
 @contextlib.contextmanager
@@ -307,6 +382,15 @@ def _complain(message: str) -> None:
     typer.echo(f"trimline: {message}", err=True)
 
 
+def _refusal(checks: list[dict[str, Any]]) -> str:
+    """Says which gates refused, and the first reason."""
+    refused = [check for check in checks if check["verdict"] == "refused"]
+    gates = " and the ".join(dict.fromkeys(check["gate"] for check in refused))
+    first = refused[0]
+    about = f" of class {first['slice']}" if first["slice"] is not None else ""
+    return f"refused by the {gates} gate; {first['artifact']}, {first['rule']}{about}: {first['reason']}"
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -318,7 +402,8 @@ def _summary_table(summary: dict[str, Any], report: Path) -> Table:
     images, shipped = summary["images"], summary["shipped"]
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("Images", f"{images['read']} read, {images['used']} used, {images['quarantined']} quarantined")
-    table.add_row("Test accuracy", f"{100 * shipped['accuracy']:.2f} % ({shipped['name']} .tflite)")
+    accuracy = "not computed" if shipped["accuracy"] is None else f"{100 * shipped['accuracy']:.2f} %"
+    table.add_row("Test accuracy", f"{accuracy} ({shipped['name']} .tflite)")
     table.add_row("Size", f"{shipped['bytes']:,} bytes, {shipped['deflated_bytes']:,} deflated")
     table.add_row("Latency", f"{shipped['latency_ms']:.3f} ms per image, one thread")
     for pushed in summary["pushed"]:

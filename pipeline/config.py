@@ -52,24 +52,36 @@ class DataSettings(Settings):
 
 
 class GateSettings(Settings):
-    """What a model must reach on the test split to be pushed."""
+    """What a release must reach on the test split to be pushed; a drop counts only beyond its confidence interval."""
 
     min_accuracy: float = Field(0.2, ge=0.0, le=1.0, description="Lowest test accuracy of every shipped artifact.")
     max_drop: float = Field(
-        0.02, ge=0.0, le=1.0, description="Largest loss of test accuracy of the .tflite against its float parent."
+        0.02, ge=0.0, le=1.0, description="Largest loss of test accuracy against the float model it was made from."
+    )
+    max_class_drop: float = Field(
+        0.1, ge=0.0, le=1.0, description="Largest loss of one class's accuracy, in either comparison."
     )
     max_regression: float = Field(
-        0.02, ge=0.0, le=1.0, description="Largest loss of test accuracy against the model pushed before."
+        0.02, ge=0.0, le=1.0, description="Largest loss of test accuracy against the release before."
+    )
+    min_agreement: float = Field(
+        0.9, ge=0.0, le=1.0, description="Smallest share of test photos answered as the float model answers them."
+    )
+    min_examples_per_slice: int = Field(
+        10, ge=1, description="Test photos that a class must have for gate.max_class_drop to judge it."
     )
 
 
 class PushSettings(Settings):
-    """Where blessed models go."""
+    """Where blessed models go: directories, or URIs of TensorFlow's filesystem layer such as gs://bucket/models."""
 
-    saved_model_dir: Path | None = Field(
+    saved_model_dir: str | None = Field(
         None, description="Base directory for TensorFlow Serving; unset: OUTPUT/pushed/saved_model."
     )
-    tflite_dir: Path | None = Field(None, description="Base directory for .tflite; unset: OUTPUT/pushed/tflite.")
+    tflite_dir: str | None = Field(None, description="Base directory for .tflite; unset: OUTPUT/pushed/tflite.")
+    keep_versions: int | None = Field(
+        None, ge=1, description="Newest versions that a push leaves in each directory; unset: all."
+    )
 
 
 class ServingSettings(Settings, ServerOptions):

@@ -12,12 +12,16 @@ from tfx import v1 as tfx
 from tfx.dsl.components.common.resolver import Resolver
 
 from components.atomic_pusher.component import AtomicPusher
+from components.atomic_pusher.executor import KEEP_VERSIONS
 from components.baseline_resolver.strategy import LatestReleasedStrategy
 from components.compression.component import Compression
 from components.example_validator.component import StrictExampleValidator
+from components.gate_evaluator.component import GateEvaluator
 from components.image_example_gen.component import ImageExampleGen
 from components.image_example_gen.engine.settings import IngestSettings
 from components.release_gate.component import ReleaseGate
+from components.release_gate.engine import Limits
+from components.serving_validator.component import ServingValidator
 from pipeline import gates
 from trainer_module import features
 
@@ -109,7 +113,7 @@ def create_pipeline(
         checkpoints=checkpoints,
         version=version,
     )
-    release = _release(settings, locations, examples, schema, trainer, compression)
+    release = _release(settings, locations, examples, schema, trainer, compression, version)
     return tfx.dsl.Pipeline(
         pipeline_name=PIPELINE_NAME,
         pipeline_root=str(locations.pipeline_root),
@@ -185,37 +189,51 @@ def _release(
     schema: tfx.types.BaseChannel,
     trainer: BaseNode,
     compression: BaseNode,
+    version: str,
 ) -> list[BaseNode]:
-    """Wires what follows Compression: the model released before, both gates, their common verdict, both pushes."""
-    saved_model = compression.outputs["saved_model"]
-    tflite_model = compression.outputs["tflite_model"]
+    """Wires what follows Compression: the release before, the gates of both artifacts, their verdict, both pushes."""
+    models = {"saved_model": compression.outputs["saved_model"], "tflite": compression.outputs["tflite_model"]}
     baseline = Resolver(
         strategy_class=LatestReleasedStrategy,
-        candidate=saved_model,
+        candidate=models["saved_model"],
         model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
+        tflite_model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
         blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
     ).with_id("LatestReleasedResolver")
-    fidelity = _evaluator(
-        examples, schema, tflite_model, trainer.outputs["model"], gates.fidelity_config(settings.gate)
-    ).with_id("EvaluatorFidelity")
-    release = _evaluator(
-        examples, schema, saved_model, baseline.outputs["model"], gates.release_config(settings.gate)
-    ).with_id("EvaluatorRelease")
-    gate = ReleaseGate(
-        fidelity_blessing=fidelity.outputs["blessing"],
-        release_blessing=release.outputs["blessing"],
-        saved_model=saved_model,
-        tflite_model=tflite_model,
+    released = {"saved_model": baseline.outputs["model"], "tflite": baseline.outputs["tflite_model"]}
+    eval_config = gates.eval_config(settings.gate)
+    evaluators = {}
+    for name in gates.ARTIFACTS:
+        for gate, reference in (("fidelity", trainer.outputs["model"]), ("release", released[name])):
+            evaluators[gate, name] = _evaluator(examples, schema, models[name], reference, eval_config).with_id(
+                gates.evaluator_id(gate, name)
+            )
+    serving_validator = ServingValidator(
+        examples=examples,
+        saved_model=models["saved_model"],
+        tflite_model=models["tflite"],
+        saved_model_evaluation=evaluators["fidelity", "saved_model"].outputs["evaluation"],
+        tflite_evaluation=evaluators["fidelity", "tflite"].outputs["evaluation"],
+        split=features.TEST_SPLIT,
+        version=version,
     )
-    blessing = gate.outputs["blessing"]
-    return [
-        baseline,
-        fidelity,
-        release,
-        gate,
-        _pusher(saved_model, blessing, locations.saved_model).with_id("PusherSavedModel"),
-        _pusher(tflite_model, blessing, locations.tflite).with_id("PusherTFLite"),
+    gate = ReleaseGate(
+        evaluators=evaluators,
+        serving_blessing=serving_validator.outputs["blessing"],
+        saved_model=models["saved_model"],
+        tflite_model=models["tflite"],
+        released_model=released["saved_model"],
+        limits=Limits(**settings.gate.model_dump()),
+        version=version,
+    )
+    directories = {"saved_model": locations.saved_model, "tflite": locations.tflite}
+    pushers = [
+        _pusher(models[name], gate.outputs["blessing"], directories[name], settings.push.keep_versions).with_id(
+            f"Pusher{artifact}"
+        )
+        for name, artifact in gates.ARTIFACTS.items()
     ]
+    return [baseline, *evaluators.values(), serving_validator, gate, *pushers]
 
 
 def _evaluator(
@@ -224,8 +242,8 @@ def _evaluator(
     model: tfx.types.BaseChannel,
     baseline: tfx.types.BaseChannel,
     eval_config: gates.EvalConfig,
-) -> tfx.components.Evaluator:
-    return tfx.components.Evaluator(
+) -> GateEvaluator:
+    return GateEvaluator(
         examples=examples,
         schema=schema,
         model=model,
@@ -236,8 +254,13 @@ def _evaluator(
     )
 
 
-def _pusher(model: tfx.types.BaseChannel, blessing: tfx.types.BaseChannel, directory: Path | str) -> AtomicPusher:
+def _pusher(
+    model: tfx.types.BaseChannel, blessing: tfx.types.BaseChannel, directory: Path | str, keep_versions: int | None
+) -> AtomicPusher:
     filesystem = tfx.proto.PushDestination.Filesystem(base_directory=str(directory))
     return AtomicPusher(
-        model=model, model_blessing=blessing, push_destination=tfx.proto.PushDestination(filesystem=filesystem)
+        model=model,
+        model_blessing=blessing,
+        push_destination=tfx.proto.PushDestination(filesystem=filesystem),
+        custom_config={KEEP_VERSIONS: keep_versions},
     )

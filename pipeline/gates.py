@@ -1,4 +1,4 @@
-"""What the Evaluators measure, and which thresholds bless a model."""
+"""What the Evaluators measure. What the figures decide is the ReleaseGate's matter."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING
 
 from tensorflow_model_analysis.proto.config_pb2 import (
     EvalConfig,
-    GenericChangeThreshold,
     GenericValueThreshold,
     MetricConfig,
-    MetricDirection,
     MetricsSpec,
     MetricThreshold,
     ModelSpec,
@@ -17,50 +15,52 @@ from tensorflow_model_analysis.proto.config_pb2 import (
     SlicingSpec,
 )
 
-from trainer_module import features
+from trainer_module import evaluation, features, gate_metrics
 
 if TYPE_CHECKING:
     from pipeline.config import GateSettings
 
-ACCURACY = "sparse_categorical_accuracy"
+ARTIFACTS = {"saved_model": "SavedModel", "tflite": "TFLite"}
 
 
-def fidelity_config(gate: GateSettings) -> EvalConfig:
-    """The shipped .tflite against its float parent: how much accuracy compression may have cost."""
-    return _config(gate.min_accuracy, gate.max_drop)
+def evaluator_id(gate: str, artifact: str) -> str:
+    """Names the Evaluator of a gate and an artifact, for example "EvaluatorFidelityTFLite"."""
+    return f"Evaluator{gate.capitalize()}{ARTIFACTS[artifact]}"
 
 
-def release_config(gate: GateSettings) -> EvalConfig:
-    """The shipped SavedModel against the one released before: how much accuracy a new release may cost."""
-    return _config(gate.min_accuracy, gate.max_regression)
+def eval_config(gate: GateSettings) -> EvalConfig:
+    """Returns what every gate's Evaluator measures: one artifact beside the model that it is compared with.
 
-
-def _config(min_accuracy: float, max_drop: float) -> EvalConfig:
-    threshold = MetricThreshold(
-        value_threshold=GenericValueThreshold(lower_bound={"value": min_accuracy}),
-        change_threshold=GenericChangeThreshold(
-            direction=MetricDirection.HIGHER_IS_BETTER,
-            # TFMA passes only what lies above the bound; without the margin an unchanged accuracy fails max_drop = 0.
-            absolute={"value": -max_drop - 1e-6},
-        ),
-    )
+    TFMA blesses by the floor alone. Drops are judged by the ReleaseGate, beside their confidence intervals: TFMA's
+    thresholds look at the bare difference.
+    """
+    floor = MetricThreshold(value_threshold=GenericValueThreshold(lower_bound={"value": gate.min_accuracy}))
     overall = SlicingSpec()
+    slices = (features.CLASS_TEXT, evaluation.SIZE_BUCKET, evaluation.BRIGHTNESS_BUCKET)
     return EvalConfig(
         model_specs=[
             ModelSpec(name="candidate", label_key=features.CLASS_TEXT),
             ModelSpec(name="baseline", label_key=features.CLASS_TEXT, is_baseline=True),
         ],
-        slicing_specs=[overall, SlicingSpec(feature_keys=[features.CLASS_TEXT])],
+        slicing_specs=[overall, *(SlicingSpec(feature_keys=[key]) for key in slices)],
         metrics_specs=[
             MetricsSpec(
                 metrics=[
                     MetricConfig(class_name="ExampleCount"),
                     MetricConfig(
                         class_name="SparseCategoricalAccuracy",
-                        # A class of a small test split changes by several points with a single photo.
-                        per_slice_thresholds=[PerSliceMetricThreshold(slicing_specs=[overall], threshold=threshold)],
+                        per_slice_thresholds=[PerSliceMetricThreshold(slicing_specs=[overall], threshold=floor)],
                     ),
+                    MetricConfig(class_name="SparseTopKCategoricalAccuracy", config='"k": 3, "name": "top_3_accuracy"'),
+                    MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
+                    _own("ScoreQuality"),
+                    _own("PairedOutcomes"),
+                    _own("PredictionSample"),
                 ]
             )
         ],
     )
+
+
+def _own(class_name: str) -> MetricConfig:
+    return MetricConfig(class_name=class_name, module=gate_metrics.__name__)

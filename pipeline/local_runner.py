@@ -39,6 +39,7 @@ def forget_lost_pushes(workspace: Workspace) -> None:
     """Makes the Pushers push again what has vanished from its destination.
 
     TFX takes a push from the cache as long as the Pusher's archive copy exists, wherever the pushed version has gone.
+    What trimline push and rollback put somewhere has no archive copy, and no run has to look after it.
 
     Args:
         workspace: Output directory.
@@ -47,7 +48,8 @@ def forget_lost_pushes(workspace: Workspace) -> None:
         return
     for push in Metadata(workspace.metadata_file).pushed_models():
         destination = push.properties.get("pushed_destination")
-        if destination and not fileio.exists(destination) and fileio.exists(push.uri):
+        archived = push.uri != destination
+        if destination and archived and not fileio.exists(destination) and fileio.exists(push.uri):
             fileio.rmtree(push.uri)
 
 
@@ -79,15 +81,12 @@ def run_pipeline(settings: PipelineSettings, workspace: Workspace, last_componen
 
 def _locations(settings: PipelineSettings, workspace: Workspace) -> Locations:
     from pipeline.create_pipeline import Locations
+    from pipeline.destinations import push_directories
 
     if settings.data.path is None:
         raise UserError("data.path is not set in the settings of the run; start it with trimline run")
-    return Locations(
-        data=settings.data.path,
-        pipeline_root=workspace.pipeline_root,
-        saved_model=settings.push.saved_model_dir or workspace.pushed_saved_model,
-        tflite=settings.push.tflite_dir or workspace.pushed_tflite,
-    )
+    directories = push_directories(settings, workspace)
+    return Locations(data=settings.data.path, pipeline_root=workspace.pipeline_root, **directories)
 
 
 def beam_arguments(settings: PipelineSettings) -> list[str]:

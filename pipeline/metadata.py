@@ -17,6 +17,11 @@ _NODE_CONTEXT = "node"
 _PUSHED_MODEL_TYPE = "PushedModel"
 _RESOLVER_TYPE = "tfx.dsl.components.common.resolver.Resolver"
 
+_INPUT_EVENTS = (metadata_store_pb2.Event.INPUT, metadata_store_pb2.Event.DECLARED_INPUT)
+_OUTPUT_EVENTS = (metadata_store_pb2.Event.OUTPUT, metadata_store_pb2.Event.DECLARED_OUTPUT)
+# A parameter of ImageExampleGen.
+_INPUT_BASE = "input_base"
+
 State = Literal["running", "done", "cached", "failed"]
 _STATES: dict[int, State] = {
     metadata_store_pb2.Execution.RUNNING: "running",
@@ -57,11 +62,22 @@ class OutputArtifact:
         id: Id in the metadata store.
         uri: Where its files are.
         properties: Custom properties, by name.
+        type: Name of its type, for example "Model".
     """
 
     id: int
     uri: str
     properties: dict[str, Any]
+    type: str = ""
+
+
+def open_store(path: Path, *, writable: bool = False) -> MetadataStore:
+    """Opens the SQLite metadata store of an output directory; the file must exist."""
+    modes = metadata_store_pb2.SqliteMetadataSourceConfig
+    config = metadata_store_pb2.ConnectionConfig()
+    config.sqlite.filename_uri = str(path)
+    config.sqlite.connection_mode = modes.READWRITE if writable else modes.READONLY
+    return MetadataStore(config)
 
 
 class Metadata:
@@ -73,10 +89,7 @@ class Metadata:
         Args:
             path: The database file; must exist.
         """
-        config = metadata_store_pb2.ConnectionConfig()
-        config.sqlite.filename_uri = str(path)
-        config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READONLY
-        self._store = MetadataStore(config)
+        self._store = open_store(path)
 
     def runs(self) -> list[str]:
         """Returns the ids of all runs, oldest first."""
@@ -94,9 +107,7 @@ class Metadata:
         ids = [
             event.artifact_id
             for event in events
-            if event.type in (metadata_store_pb2.Event.OUTPUT, metadata_store_pb2.Event.DECLARED_OUTPUT)
-            and event.path.steps
-            and event.path.steps[0].key == key
+            if event.type in _OUTPUT_EVENTS and event.path.steps and event.path.steps[0].key == key
         ]
         artifacts = self._store.get_artifacts_by_id(ids)
         return _output_artifact(artifacts[0]) if artifacts else None
@@ -104,6 +115,31 @@ class Metadata:
     def pushed_models(self) -> list[OutputArtifact]:
         """Returns every push of every run."""
         return [_output_artifact(artifact) for artifact in self._store.get_artifacts_by_type(_PUSHED_MODEL_TYPE)]
+
+    def ancestors(self, artifact_id: int) -> list[OutputArtifact]:
+        """Returns an artifact and all that it was made from; nothing if the store does not know it."""
+        found: dict[int, metadata_store_pb2.Artifact] = {}
+        wanted = {artifact_id}
+        while wanted:
+            found |= {artifact.id: artifact for artifact in self._store.get_artifacts_by_id(list(wanted))}
+            wanted = self._artifacts_of(self._producers(wanted), _INPUT_EVENTS) - found.keys()
+        return [_output_artifact(artifact) for artifact in found.values()]
+
+    def data_folders(self, artifacts: list[OutputArtifact]) -> set[str]:
+        """Returns the folders of photos that ingest read to make some of the artifacts."""
+        producers = self._producers({artifact.id for artifact in artifacts})
+        executions = self._store.get_executions_by_id(list(producers)) if producers else []
+        folders = (execution.custom_properties[_INPUT_BASE].string_value for execution in executions)
+        return {folder for folder in folders if folder}
+
+    def _producers(self, artifact_ids: set[int]) -> set[int]:
+        """Returns the ids of the executions that made the artifacts."""
+        events = self._store.get_events_by_artifact_ids(list(artifact_ids)) if artifact_ids else []
+        return {event.execution_id for event in events if event.type in _OUTPUT_EVENTS}
+
+    def _artifacts_of(self, execution_ids: set[int], kinds: tuple[int, ...]) -> set[int]:
+        events = self._store.get_events_by_execution_ids(list(execution_ids)) if execution_ids else []
+        return {event.artifact_id for event in events if event.type in kinds}
 
     def _executions(self, run: str) -> list[metadata_store_pb2.Execution]:
         context = self._store.get_context_by_type_and_name(_RUN_CONTEXT, run)
@@ -153,7 +189,7 @@ class Outputs:
 
 def _output_artifact(artifact: metadata_store_pb2.Artifact) -> OutputArtifact:
     properties = {name: _plain(value) for name, value in artifact.custom_properties.items()}
-    return OutputArtifact(artifact.id, artifact.uri, properties)
+    return OutputArtifact(artifact.id, artifact.uri, properties, artifact.type)
 
 
 def _plain(value: metadata_store_pb2.Value) -> Any:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tensorflow_model_analysis as tfma
-
 from components.compression.executor import REPORT_FILE
 from components.image_example_gen.engine import report as ingest_report
-from components.release_gate.executor import REFUSED_BY_PROPERTY
-from pipeline import gates
+from components.release_gate.engine import ARTIFACTS, FIDELITY, GATES
+from components.release_gate.report import REPORT_FILE as GATES_FILE
+from components.release_gate.results import BASELINE, CANDIDATE
 from pipeline.metadata import Metadata, OutputArtifact, Outputs
 from pipeline.report import write_report
 from trainer_module.files import write_whole
@@ -21,8 +20,6 @@ from trainer_module.run import TRAINING_FILE
 if TYPE_CHECKING:
     from pipeline.config import PipelineSettings
     from pipeline.workspace import Workspace
-
-_OVERALL = ""
 
 
 def write_summary(settings: PipelineSettings, workspace: Workspace) -> dict[str, Any]:
@@ -55,10 +52,9 @@ def gather(settings: PipelineSettings, metadata: Metadata) -> dict[str, Any]:
     outputs = Outputs(metadata, run)
     training = _read_json(Path(outputs.uri("Trainer", "model")) / TRAINING_FILE)
     compression = _read_json(Path(outputs.uri("Compression", "report")) / REPORT_FILE)
-    blessing = outputs.get("ReleaseGate", "blessing")
-    blessed = blessing.properties.get("blessed") == 1
-    fidelity = _accuracies(outputs.uri("EvaluatorFidelity", "evaluation"))
-    release = _accuracies(outputs.uri("EvaluatorRelease", "evaluation"))
+    gates = _read_json(Path(outputs.uri("ReleaseGate", "report")) / GATES_FILE)
+    blessed = outputs.get("ReleaseGate", "blessing").properties.get("blessed") == 1
+    accuracies = _accuracies(gates)
     return {
         "format_version": 1,
         "status": "pushed" if blessed else "refused",
@@ -68,7 +64,7 @@ def gather(settings: PipelineSettings, metadata: Metadata) -> dict[str, Any]:
         "model": {
             "architecture": settings.model.architecture,
             "params": training["params"],
-            "accuracy": fidelity["baseline"][_OVERALL],
+            "accuracy": accuracies["fidelity", "tflite", "baseline"],
             "validation_accuracy": training["validation_accuracy"],
             "epochs": training["epochs"],
             "train_seconds": training["seconds"],
@@ -78,11 +74,13 @@ def gather(settings: PipelineSettings, metadata: Metadata) -> dict[str, Any]:
         "variants": compression["variants"],
         "dropped_variants": compression["dropped"],
         "compression": {key: compression[key] for key in ("naive", "done", "skipped", "budget", "seconds")},
-        "shipped": _shipped(compression, fidelity, release),
+        "shipped": _shipped(compression, gates, accuracies),
         "gates": {
-            "refused_by": [gate for gate in blessing.properties[REFUSED_BY_PROPERTY].split(",") if gate],
+            "refused_by": gates["refused_by"],
             "settings": settings.gate.model_dump(),
-            "baseline_accuracy": release.get("baseline", {}).get(_OVERALL),
+            "baseline_accuracy": accuracies["release", "saved_model", "baseline"],
+            "checks": gates["checks"],
+            "evaluations": gates["evaluations"],
         },
         "pushed": [_pushed(outputs.get(name, "pushed_model")) for name in ("PusherSavedModel", "PusherTFLite")]
         if blessed
@@ -108,31 +106,37 @@ def _images(uri: str) -> dict[str, Any]:
     }
 
 
-def _accuracies(uri: str) -> dict[str, dict[str, float]]:
-    """Reads the test accuracy from an Evaluator's output: by model, then by class; "" is the whole split."""
-    accuracies: dict[str, dict[str, float]] = defaultdict(dict)
-    for metrics in tfma.load_metrics(uri):
-        keys = metrics.slice_key.single_slice_keys
-        name = keys[0].bytes_value.decode() if keys else _OVERALL
-        for item in metrics.metric_keys_and_values:
-            if item.key.name == gates.ACCURACY and not item.key.is_diff:
-                # TFMA records no model name where there is only one model: a candidate without a baseline.
-                accuracies[item.key.model_name or "candidate"][name] = item.value.double_value.value
-    return accuracies
+def _accuracies(gates: dict[str, Any]) -> dict[tuple[str, str, str], float | None]:
+    """Returns the test accuracies by gate, artifact and model; None where nothing could be evaluated."""
+    known = {
+        (measured["gate"], measured["artifact"], model): figures["accuracy"]
+        for measured in gates["evaluations"]
+        for model, figures in measured["metrics"].items()
+    }
+    keys = itertools.product(GATES, ARTIFACTS, (CANDIDATE, BASELINE))
+    return {key: known.get(key) for key in keys}
 
 
-def _shipped(compression: dict[str, Any], fidelity: dict, release: dict) -> dict[str, Any]:
+def _shipped(compression: dict[str, Any], gates: dict[str, Any], accuracies: dict) -> dict[str, Any]:
     variant = next(v for v in compression["variants"] if v["name"] == compression["selected"])
     return {
         "name": variant["name"],
         "bytes": variant["bytes"],
         "deflated_bytes": variant["deflated_bytes"],
-        "accuracy": fidelity["candidate"][_OVERALL],
+        "accuracy": accuracies["fidelity", "tflite", CANDIDATE],
         "validation_accuracy": variant["accuracy"],
         "latency_ms": variant["latency_ms"],
-        "class_accuracy": {name: value for name, value in sorted(fidelity["candidate"].items()) if name},
-        "saved_model_accuracy": release["candidate"][_OVERALL],
+        "class_accuracy": _class_accuracy(gates),
+        "saved_model_accuracy": accuracies["fidelity", "saved_model", CANDIDATE],
     }
+
+
+def _class_accuracy(gates: dict[str, Any]) -> dict[str, float]:
+    """Returns the .tflite's test accuracy by class; empty where it could not be evaluated."""
+    for measured in gates["evaluations"]:
+        if (measured["gate"], measured["artifact"]) == (FIDELITY, "tflite"):
+            return {name: result["accuracy"] for name, result in measured["slices"].get("class", {}).items()}
+    return {}
 
 
 def _pushed(artifact: OutputArtifact) -> dict[str, str]:

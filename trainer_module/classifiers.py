@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import tempfile
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import tensorflow as tf
 
+from trainer_module import features
+from trainer_module.errors import GateError
 from trainer_module.preprocessing import decode_images
 from trainer_module.tflite import TFLiteClassifier
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-
 TFLITE_FILE = "model.tflite"
 LABELS_FILE = "labels.txt"
+
+# Softmax in float32 sums to 1 within 1e-6, and 256 steps of an int8 output within half a step for each class.
+_SUM_TOLERANCE = 0.05
+_CHANNELS = 3
+# Some of TensorFlow's messages fill a page.
+_REASON_LENGTH = 200
 
 
 class Classifier(Protocol):
@@ -38,19 +47,22 @@ class SavedModelClassifier:
         Args:
             directory: Holds saved_model.pb.
         """
-        self._signatures = tf.saved_model.load(directory).signatures
+        # The model's variables live as long as the object that loading returns.
+        self._model = tf.saved_model.load(directory)
         self.class_names = self._read_class_names()
 
     def predict(self, encoded: Sequence[bytes]) -> np.ndarray:
         """Returns float32 probabilities of shape [N, C] for N encoded images."""
-        outputs = self._signatures["serving_default"](image_bytes=tf.constant(list(encoded)))
+        outputs = self._model.signatures["serving_default"](image_bytes=tf.constant(list(encoded)))
         return outputs["probabilities"].numpy()
 
     def _read_class_names(self) -> list[str]:
         black_pixel = tf.io.encode_png(tf.zeros([1, 1, 3], tf.uint8)).numpy()
         example = tf.train.Example()
-        example.features.feature["image/encoded"].bytes_list.value.append(black_pixel)
-        outputs = self._signatures["serving_examples"](examples=tf.constant([example.SerializeToString()]))
+        example.features.feature[features.IMAGE_ENCODED].bytes_list.value.append(black_pixel)
+        classify = self._model.signatures["serving_examples"]
+        (input_name,) = classify.structured_input_signature[1]
+        outputs = classify(**{input_name: tf.constant([example.SerializeToString()])})
         return [name.decode() for name in outputs["classes"].numpy()[0]]
 
 
@@ -62,18 +74,100 @@ class BundleClassifier:
 
         Args:
             directory: Holds model.tflite and labels.txt.
+
+        Raises:
+            ValueError: The input is not one RGB image of height and width alike.
         """
         self.class_names = (Path(directory) / LABELS_FILE).read_text(encoding="utf-8").splitlines()
         self._model = TFLiteClassifier(Path(directory) / TFLITE_FILE)
+        self._image_size = self._model.input.shape[1] if len(self._model.input.shape) > 1 else 0
+        expected = (1, self._image_size, self._image_size, _CHANNELS)
+        if self._model.input.shape != expected:
+            raise ValueError(f"its input has the shape {list(self._model.input.shape)}, not [1, S, S, {_CHANNELS}]")
 
     def predict(self, encoded: Sequence[bytes]) -> np.ndarray:
         """Returns float32 probabilities of shape [N, C] for N encoded images."""
-        image_size = self._model.input.shape[1]
-        return self._model.predict(decode_images(tf.constant(list(encoded)), image_size).numpy())
+        return self._model.predict(decode_images(tf.constant(list(encoded)), self._image_size).numpy())
 
 
-def load_classifier(directory: str) -> Classifier:
-    """Loads what the directory holds: a .tflite with labels, or else a SavedModel."""
-    if (Path(directory) / TFLITE_FILE).exists():
+class CheckedClassifier:
+    """A classifier whose every failure is a reason to refuse it."""
+
+    def __init__(self, name: str, directory: str) -> None:
+        """Loads what the directory holds: a .tflite with labels, or else a SavedModel.
+
+        Args:
+            name: What messages call the model.
+            directory: Holds the exported model.
+
+        Raises:
+            GateError: It cannot be loaded, or its labels are not distinct names.
+        """
+        self._name = name
+        try:
+            self._classifier = _load(directory)
+        except Exception as error:
+            raise GateError(f"the {name} cannot be loaded: {_one_line(error)}") from error
+        self.class_names = self._classifier.class_names
+        if len(set(self.class_names)) < len(self.class_names) or not all(self.class_names):
+            raise GateError(f"the {name} has labels that are empty or occur twice")
+
+    def predict(self, encoded: Sequence[bytes]) -> np.ndarray:
+        """Classifies images.
+
+        Args:
+            encoded: N image files.
+
+        Returns:
+            float32 probabilities [N, C].
+
+        Raises:
+            GateError: The model fails, or what it answers is not one probability distribution over its labels a photo.
+        """
+        try:
+            probabilities = self._classifier.predict(encoded)
+        except Exception as error:
+            raise GateError(f"the {self._name} fails on test photos: {_one_line(error)}") from error
+        shape = (len(encoded), len(self.class_names))
+        if probabilities.shape != shape:
+            raise GateError(
+                f"the {self._name} answers {list(probabilities.shape)} for {shape[0]} photos and {shape[1]} labels"
+            )
+        if not np.isfinite(probabilities).all():
+            raise GateError(f"the {self._name} answers test photos with NaN or infinity")
+        if probabilities.min() < 0 or np.abs(probabilities.sum(axis=1) - 1).max() > _SUM_TOLERANCE:
+            raise GateError(f"the {self._name} answers with numbers that are not probabilities: they do not sum to 1")
+        return probabilities
+
+
+def _load(directory: str) -> Classifier:
+    if not _is_remote(directory):
+        return _load_local(directory)
+    # The interpreter reads no object store; a SavedModel is all in memory once it is loaded.
+    with tempfile.TemporaryDirectory() as scratch:
+        _download(directory.rstrip("/"), scratch)
+        return _load_local(scratch)
+
+
+def _load_local(directory: str) -> Classifier:
+    if (Path(directory) / TFLITE_FILE).exists() or (Path(directory) / LABELS_FILE).exists():
         return BundleClassifier(directory)
     return SavedModelClassifier(directory)
+
+
+def _is_remote(directory: str) -> bool:
+    return "://" in directory
+
+
+def _download(source: str, target: str) -> None:
+    for folder, _, names in tf.io.gfile.walk(source):
+        local = Path(target) / folder[len(source) :].strip("/")
+        local.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            tf.io.gfile.copy(f"{folder.rstrip('/')}/{name}", str(local / name))
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = textwrap.shorten(lines[0], _REASON_LENGTH, placeholder=" ...") if lines else "no message"
+    return f"{type(error).__name__}: {message}"

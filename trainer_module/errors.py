@@ -1,4 +1,4 @@
-"""The error that a user can mend."""
+"""The errors that carry a line for the user."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints the message as it is, without a stack trace, and exits with code 2.
     """
+
+
+class GateError(Exception):
+    """A gate that cannot be computed; the message is its reason, one line. It counts as a gate that refused."""

@@ -33,8 +33,9 @@ class ServingModel(tf.Module):
     * `serving_default`: `image_bytes` string [N] (encoded images)
       -> `label` string [N], `probabilities` float32 [N, C].
     * `serving_images`: `images` uint8 [N, S, S, 3] -> the same.
-    * `serving_examples`: `examples` string [N] (serialised tf.Example with image/encoded)
-      -> `classes` string [N, C], `scores` float32 [N, C], which is what the Classify API answers.
+    * `serving_examples`: `inputs` string [N] (serialised tf.Example with image/encoded)
+      -> `classes` string [N, C], `scores` float32 [N, C], which is what the Classify API answers. TensorFlow Serving
+      classifies only through an input of that very name (CLASSIFY_INPUTS of tf.compat.v1.saved_model).
     """
 
     def __init__(self, model: keras.Model, class_names: Sequence[str], image_size: int) -> None:
@@ -73,10 +74,10 @@ class ServingModel(tf.Module):
         def from_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
             return self._predict(images)
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
-        def from_examples(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+        def from_examples(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
             feature_spec = {features.IMAGE_ENCODED: tf.io.FixedLenFeature([], tf.string)}
-            encoded = tf.io.parse_example(examples, feature_spec)[features.IMAGE_ENCODED]
+            encoded = tf.io.parse_example(inputs, feature_spec)[features.IMAGE_ENCODED]
             scores = self._probabilities(decode_images(encoded, self.image_size))
             classes = tf.broadcast_to(self.class_names[tf.newaxis], tf.shape(scores))
             return {"classes": classes, "scores": scores}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tfx.components.evaluator import constants
 from tfx.dsl.components.common import resolver
 
-from components.release_gate.executor import RELEASED_PROPERTY
+from components.release_gate import properties
 
 if TYPE_CHECKING:
     import ml_metadata as mlmd
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class LatestReleasedStrategy(resolver.ResolverStrategy):
-    """Resolves `model` to the latest released one other than `candidate`; to nothing on the first run.
+    """Resolves to the latest release other than the candidate: SavedModel and .tflite; to nothing on the first run.
 
     TFX's LatestBlessedModelStrategy does not do: it would take a model that a single gate blessed and another refused,
     and in a repeated run it would find the candidate itself, which changes the Evaluator's inputs and so defeats the
@@ -31,21 +30,35 @@ class LatestReleasedStrategy(resolver.ResolverStrategy):
 
         Args:
             store: Metadata store; everything needed is in the inputs already.
-            input_dict: `candidate`: the model to be judged; `model`: all models; `blessing`: all blessings.
+            input_dict: `candidate`: the SavedModel to be judged; `model`, `tflite_model`: all models; `blessing`: all
+                blessings.
 
         Returns:
-            The inputs, with at most one artifact under `model` and its blessing under `blessing`.
+            The inputs, with at most one artifact under each of `model`, `tflite_model` and `blessing`.
         """
         candidates = {artifact.id for artifact in input_dict.get("candidate", [])}
-        released = {
-            blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY): blessing
+        models = {model.id: model for model in input_dict.get("model", [])}
+        tflite_models = {model.id: model for model in input_dict.get("tflite_model", [])}
+        releases = [
+            blessing
             for blessing in input_dict.get("blessing", [])
-            if blessing.get_int_custom_property(RELEASED_PROPERTY) == 1
-        }
-        earlier = [m for m in input_dict.get("model", []) if m.id in released and m.id not in candidates]
-        latest = max(earlier, key=lambda model: released[model.id].id, default=None)
+            if blessing.get_int_custom_property(properties.RELEASED) == 1
+            and _model_id(blessing) in models
+            and _tflite_id(blessing) in tflite_models
+            and _model_id(blessing) not in candidates
+        ]
+        latest = max(releases, key=lambda blessing: blessing.id, default=None)
         return {
             "candidate": input_dict.get("candidate", []),
-            "model": [latest] if latest else [],
-            "blessing": [released[latest.id]] if latest else [],
+            "model": [models[_model_id(latest)]] if latest else [],
+            "tflite_model": [tflite_models[_tflite_id(latest)]] if latest else [],
+            "blessing": [latest] if latest else [],
         }
+
+
+def _model_id(blessing: types.Artifact) -> int:
+    return blessing.get_int_custom_property(properties.SAVED_MODEL_ID)
+
+
+def _tflite_id(blessing: types.Artifact) -> int:
+    return blessing.get_int_custom_property(properties.TFLITE_MODEL_ID)

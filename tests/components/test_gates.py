@@ -1,165 +1,231 @@
-"""The real Evaluator over the bytes that would ship: honest models pass, sabotaged ones do not."""
+"""The real doors over the bytes that would ship: an honest release passes, sabotaged ones do not."""
 
-import shutil
-from pathlib import Path
+import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
-import tf_keras as keras
-from google.protobuf import text_format
-from tensorflow_metadata.proto.v0 import schema_pb2
-from tfx.components.evaluator import executor
-from tfx.proto import example_gen_pb2
 from tfx.types import standard_artifacts
-from tfx.utils import json_utils, proto_utils
 
+from benchmarks.gate_bench import CLASS_NAMES, GateBench, artifact, encode, run_evaluator, write_schema
+from benchmarks.sabotages import KINDS
+from components.atomic_pusher import destination
+from components.release_gate.engine import ARTIFACTS, GATES, Limits
+from components.release_gate.executor import Executor as GateExecutor
+from components.release_gate.results import read_evaluation, read_sample
+from components.serving_validator.engine import TFLITE_TOLERANCE, validate
+from components.serving_validator.executor import Executor as ServingExecutor
 from pipeline import gates
 from pipeline.config import GateSettings
-from tests.transformed_files import striped_images
-from trainer_module import classifiers, features
-from trainer_module.export import save_serving_model
+from trainer_module import classifiers
+from trainer_module.evaluation import digest
 
 pytestmark = pytest.mark.component
 
-
-CLASS_NAMES = ["lying", "standing"]
-SIZE = 16
+LIMITS = Limits(**GateSettings().model_dump())
 
 
 @pytest.fixture(scope="module")
-def model():
-    network = keras.Sequential(
-        [
-            keras.layers.Rescaling(1 / 255, input_shape=(SIZE, SIZE, 3)),
-            keras.layers.Conv2D(4, 5, activation="relu"),
-            keras.layers.GlobalMaxPooling2D(),
-            keras.layers.Dense(2, activation="softmax"),
-        ]
-    )
-    keras.utils.set_random_seed(1)
-    network.compile(keras.optimizers.Adam(0.03), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    images, labels = striped_images(256, SIZE)
-    history = network.fit(images.astype(np.float32), labels, epochs=12, verbose=0)
-    assert history.history["accuracy"][-1] > 0.98
-    return network
+def bench(tmp_path_factory):
+    return GateBench(tmp_path_factory.mktemp("bench"))
 
 
-@pytest.fixture(scope="module")
-def workbench(tmp_path_factory, model):
-    """Writes the test split, its schema, the float parent and the shipped bundle."""
-    root = tmp_path_factory.mktemp("workbench")
-    _write_examples(root / "examples", [CLASS_NAMES[label] for label in striped_images(60, SIZE, seed=2)[1]])
-    (root / "schema").mkdir()
-    schema = schema_pb2.Schema()
-    for name in (features.IMAGE_ENCODED, features.CLASS_TEXT):
-        feature = schema.feature.add(name=name, type=schema_pb2.BYTES)
-        feature.shape.dim.add(size=1)
-        feature.presence.min_fraction = 1.0
-    (root / "schema" / "schema.pbtxt").write_text(text_format.MessageToString(schema))
-    save_serving_model(model, str(root / "parent" / "Format-Serving"), CLASS_NAMES, SIZE)
-    bundle = root / "bundle" / "Format-Serving"
-    bundle.mkdir(parents=True)
-    (bundle / "model.tflite").write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
-    (bundle / "labels.txt").write_text("\n".join(CLASS_NAMES) + "\n")
-    return root
+def test_the_honest_release_passes_every_door(bench):
+    assert bench.refusal(bench.honest) is None
 
 
-def _write_examples(directory: Path, names: list[str]) -> None:
-    split = directory / "Split-test"
-    split.mkdir(parents=True)
-    images, _ = striped_images(60, SIZE, seed=2)
-    with tf.io.TFRecordWriter(str(split / "data_tfrecord-00000-of-00001.gz"), "GZIP") as writer:
-        for image, name in zip(images, names, strict=True):
-            example = tf.train.Example()
-            values = example.features.feature
-            values[features.IMAGE_ENCODED].bytes_list.value.append(tf.io.encode_png(image).numpy())
-            values[features.CLASS_TEXT].bytes_list.value.append(name.encode())
-            writer.write(example.SerializeToString())
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_sabotaged_release_is_refused_by_the_gate_that_must_notice(bench, tmp_path, kind):
+    refused = bench.refusal(kind.apply(bench, tmp_path))
+    assert refused is not None
+    assert refused.gate == kind.gate
+    assert refused.reason
+    assert "\n" not in refused.reason
 
 
-def _artifact(kind, path: Path):
-    artifact = kind()
-    artifact.uri = str(path)
-    artifact.id = 1
-    return artifact
+def test_swapped_labels_are_refused_by_the_drop_alone(bench, tmp_path):
+    (kind,) = (kind for kind in KINDS if kind.name == "two labels swapped")
+    refused = bench.refusal(kind.apply(bench, tmp_path), GateSettings(min_accuracy=0.0, min_agreement=0.0))
+    assert refused is not None
+    assert refused.rule == "gate.max_drop"
+    assert refused.interval.lower > 0.02
 
 
-def _judge(
-    tmp_path: Path, workbench: Path, bundle: Path, *, baseline: bool = True, examples: Path | None = None, **gate: float
-) -> bool:
-    """Runs TFX's Evaluator as the pipeline wires it; returns whether the bundle was blessed."""
-    example_artifact = _artifact(standard_artifacts.Examples, examples or workbench / "examples")
-    example_artifact.split_names = '["test"]'
-    example_artifact.set_string_custom_property("file_format", "tfrecords_gzip")
-    payload = example_gen_pb2.PayloadFormat.Name(example_gen_pb2.FORMAT_TF_EXAMPLE)
-    example_artifact.set_string_custom_property("payload_format", payload)
-    (tmp_path / "blessing").mkdir()
-    blessing = _artifact(standard_artifacts.ModelBlessing, tmp_path / "blessing")
-    inputs = {
-        "examples": [example_artifact],
-        "schema": [_artifact(standard_artifacts.Schema, workbench / "schema")],
-        "model": [_artifact(standard_artifacts.Model, bundle)],
-        "baseline_model": [_artifact(standard_artifacts.Model, workbench / "parent")] if baseline else [],
+def test_the_floor_refuses_what_the_comparison_would_let_pass(bench):
+    refused = bench.refusal(bench.honest, GateSettings(min_accuracy=0.999))
+    assert refused is not None
+    assert (refused.gate, refused.rule) == ("fidelity", "gate.min_accuracy")
+
+
+def test_the_evaluator_measures_the_metrics_and_slices(bench):
+    uri, blessing = bench.evaluate(bench.honest.tflite, bench.honest.parent, bench.honest.examples, LIMITS)
+    assert blessing.get_int_custom_property("blessed") == 1
+    evaluation = read_evaluation(uri)
+    probabilities = _probabilities(bench, "tflite")
+    labels, answers = bench.test.labels, probabilities.argmax(axis=1)
+    assert evaluation.overall.photos == len(labels)
+    figures = evaluation.metrics["candidate"]
+    recalls = [np.mean(answers[labels == label] == label) for label in range(10)]
+    top = np.argsort(-probabilities, axis=1)[:, :3]
+    assert figures["accuracy"] == pytest.approx(np.mean(answers == labels), abs=1e-6)
+    assert figures["balanced_accuracy"] == pytest.approx(np.mean(recalls), abs=1e-6)
+    assert figures["top_3_accuracy"] == pytest.approx(np.mean((top == labels[:, None]).any(axis=1)), abs=0.006)
+    assert figures["auc"] == pytest.approx(_pairwise_auc(probabilities, labels), abs=2e-3)
+    assert figures["expected_calibration_error"] == pytest.approx(_calibration_error(probabilities, labels), abs=1e-4)
+    matrix = np.zeros((10, 10), int)
+    np.add.at(matrix, (labels, answers), 1)
+    assert {t: {a: n for a, n in enumerate(row) if n} for t, row in enumerate(matrix.tolist())} == {
+        true: {answer: count for answer, count in row.items() if count}
+        for true, row in evaluation.confusion["candidate"].items()
     }
-    outputs = {
-        "evaluation": [_artifact(standard_artifacts.ModelEvaluation, tmp_path / "evaluation")],
-        "blessing": [blessing],
+    assert set(evaluation.classes) == set(CLASS_NAMES)
+    assert set(evaluation.slices["size"]) == {"below 32"}
+    assert sum(result.photos for result in evaluation.slices["brightness"].values()) == len(labels)
+    parent = _probabilities(bench, "parent").argmax(axis=1)
+    assert evaluation.overall.only_baseline_right == np.sum((parent == labels) & (answers != labels))
+    assert evaluation.overall.only_candidate_right == np.sum((parent != labels) & (answers == labels))
+    assert evaluation.overall.agreement == pytest.approx(np.mean(parent == answers))
+
+
+def test_the_sample_holds_the_evaluators_predictions(bench):
+    uri, _ = bench.evaluate(bench.honest.tflite, bench.honest.parent, bench.honest.examples, LIMITS)
+    sample = read_sample(uri)
+    predicted = dict(zip(map(_digest, bench.test.images), _probabilities(bench, "tflite"), strict=True))
+    assert list(sample) == sorted(predicted)[:8]
+    for name, probabilities in sample.items():
+        np.testing.assert_allclose(probabilities, predicted[name], atol=1e-6)
+
+
+def test_without_a_release_before_only_the_floor_holds(bench, tmp_path):
+    uri, blessing = bench.evaluate(bench.honest.saved_model, None, bench.honest.examples, LIMITS)
+    assert blessing.get_int_custom_property("blessed") == 1
+    assert set(read_evaluation(uri).metrics) == {"candidate"}
+    assert read_evaluation(uri).overall.agreement is None
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first release", "later release"])
+def test_the_components_bless_the_honest_release_and_report_why(bench, tmp_path, first):
+    result, report = _release(bench, tmp_path, bench.honest, first=first)
+    assert report["blessed"] is True
+    assert report["refused_by"] == []
+    assert result.get_int_custom_property("blessed") == result.get_int_custom_property("released") == 1
+    regressions = [check for check in report["checks"] if check["rule"] == "gate.max_regression"]
+    assert {check["verdict"] for check in regressions} == {"not judged" if first else "passed"}
+    assert first == all("first release" in check["reason"] for check in regressions)
+    assert {(measured["gate"], measured["artifact"]) for measured in report["evaluations"]} == {
+        (gate, name) for gate in GATES for name in ARTIFACTS
     }
-    executor.Executor().Do(
-        inputs,
-        outputs,
-        {
-            "eval_config": proto_utils.proto_to_json(gates.fidelity_config(GateSettings(**gate))),
-            "example_splits": json_utils.dumps(["test"]),
-            "module_path": "trainer_module.evaluation",
-        },
+
+
+def test_the_components_refuse_a_release_of_which_one_half_is_sabotaged(bench, tmp_path):
+    (kind,) = (kind for kind in KINDS if kind.name == ".tflite cut in half")
+    (tmp_path / "broken").mkdir()
+    result, report = _release(bench, tmp_path, kind.apply(bench, tmp_path / "broken"), first=True)
+    assert result.get_int_custom_property("blessed") == 0
+    assert result.get_string_custom_property("refused_by") == "fidelity,release,serving"
+    refused = [check for check in report["checks"] if check["verdict"] == "refused"]
+    assert {check["artifact"] for check in refused} == {"tflite"}
+    assert "cannot be loaded" in refused[0]["reason"]
+
+
+def test_a_failure_that_is_not_the_models_stops_the_run(bench, tmp_path):
+    with pytest.raises(Exception, match="test"):
+        bench.evaluate(bench.honest.saved_model, None, tmp_path / "absent", LIMITS)
+
+
+def _release(bench, tmp_path, release, *, first):
+    """Runs ServingValidator and ReleaseGate as the pipeline wires them; returns blessing and report."""
+    inputs = {}
+    for name in ARTIFACTS:
+        references = {"fidelity": release.parent, "release": None if first else getattr(bench.honest, name)}
+        for gate, reference in references.items():
+            uri, blessing = bench.evaluate(getattr(release, name), reference, release.examples, LIMITS)
+            inputs[f"{gate}_{name}_evaluation"] = [artifact(standard_artifacts.ModelEvaluation, uri)]
+            inputs[f"{gate}_{name}_blessing"] = [blessing]
+    models = {
+        "saved_model": [artifact(standard_artifacts.Model, release.saved_model, 7)],
+        "tflite_model": [artifact(standard_artifacts.Model, release.tflite, 8)],
+    }
+    examples = artifact(standard_artifacts.Examples, release.examples)
+    examples.split_names = '["test"]'
+    served = artifact(standard_artifacts.InfraBlessing, tmp_path / "served")
+    evaluations = {f"{name}_evaluation": inputs[f"fidelity_{name}_evaluation"] for name in ARTIFACTS}
+    ServingExecutor().Do({"examples": [examples], **models, **evaluations}, {"blessing": [served]}, {"split": "test"})
+    result, report = (artifact(standard_artifacts.ModelBlessing, tmp_path / name) for name in ("result", "report"))
+    released = [] if first else [artifact(standard_artifacts.Model, bench.honest.saved_model)]
+    GateExecutor().Do(
+        {**inputs, **models, "serving_blessing": [served], "released_model": released},
+        {"blessing": [result], "report": [report]},
+        {"limits": json.dumps(GateSettings().model_dump())},
     )
-    return blessing.get_int_custom_property("blessed") == 1
+    return result, json.loads((tmp_path / "report" / "gates.json").read_text())
 
 
-def _sabotaged(workbench: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(workbench / "bundle", tmp_path / "sabotaged")
+def _probabilities(bench, name):
+    directory = getattr(bench.honest, name) / "Format-Serving"
+    return classifiers.CheckedClassifier(name, str(directory)).predict([encode(image) for image in bench.test.images])
 
 
-def test_an_honest_tflite_is_blessed_with_and_without_a_baseline(tmp_path, workbench):
-    for name, baseline in (("with", True), ("without", False)):
-        (tmp_path / name).mkdir()
-        assert _judge(tmp_path / name, workbench, workbench / "bundle", baseline=baseline)
+def _digest(image):
+    return digest(encode(image))
 
 
-def test_the_floor_refuses(tmp_path, workbench):
-    (tmp_path / "wrong").mkdir()
-    bundle = _sabotaged(workbench, tmp_path)
-    (bundle / "Format-Serving" / "labels.txt").write_text("standing\nlying\n")
-    assert not _judge(tmp_path / "wrong", workbench, bundle, baseline=False, min_accuracy=0.5)
+def _pairwise_auc(probabilities, labels):
+    """The share of pairs of a true and another class's score that are in the right order; ties count half."""
+    truth = np.eye(10, dtype=bool)[labels]
+    positives, negatives = probabilities[truth], probabilities[~truth]
+    return np.mean((positives[:, None] > negatives) + (positives[:, None] == negatives) / 2)
 
 
-def test_swapped_labels_are_refused_by_the_drop_alone(tmp_path, workbench):
-    bundle = _sabotaged(workbench, tmp_path)
-    (bundle / "Format-Serving" / "labels.txt").write_text("standing\nlying\n")
-    assert not _judge(tmp_path, workbench, bundle, min_accuracy=0.0)
-
-
-def test_a_truncated_tflite_is_no_pass(tmp_path, workbench):
-    bundle = _sabotaged(workbench, tmp_path)
-    content = (bundle / "Format-Serving" / "model.tflite").read_bytes()
-    (bundle / "Format-Serving" / "model.tflite").write_bytes(content[: len(content) // 2])
-    with pytest.raises(Exception, match=r"(?i)model"):
-        _judge(tmp_path, workbench, bundle, min_accuracy=0.0, max_drop=1.0)
-
-
-def test_a_class_that_the_model_does_not_know_is_no_pass(tmp_path, workbench):
-    _write_examples(tmp_path / "examples", ["lying", "standing", "leaning"] * 20)
-    with pytest.raises(Exception, match="'leaning', which the model was never trained on"):
-        _judge(tmp_path, workbench, workbench / "bundle", examples=tmp_path / "examples")
-
-
-def test_both_kinds_of_model_answer_alike_from_image_bytes(workbench):
-    images, _ = striped_images(20, SIZE, seed=3)
-    encoded = [tf.io.encode_png(image).numpy() for image in images]
-    saved, tflite = (
-        classifiers.load_classifier(str(workbench / name / "Format-Serving")) for name in ("parent", "bundle")
+def _calibration_error(probabilities, labels):
+    confidences, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidences * 15).astype(int), 14)
+    return sum(
+        abs(np.mean(confidences[bins == index]) - np.mean(right[bins == index])) * np.mean(bins == index)
+        for index in np.unique(bins)
     )
-    assert saved.class_names == tflite.class_names == CLASS_NAMES
-    np.testing.assert_allclose(saved.predict(encoded), tflite.predict(encoded), atol=1e-5)
+
+
+def test_both_kinds_of_model_answer_alike_from_image_bytes(bench):
+    saved = _probabilities(bench, "saved_model")
+    tflite = _probabilities(bench, "tflite")
+    np.testing.assert_allclose(saved, tflite, atol=0.1)
+    assert np.mean(saved.argmax(axis=1) == tflite.argmax(axis=1)) > 0.97
+
+
+@pytest.mark.parametrize("name", ARTIFACTS)
+def test_models_are_judged_wherever_tensorflow_can_read_them(bench, tmp_path, name):
+    local = str(getattr(bench.honest, name) / "Format-Serving")
+    remote = destination.publish(local, f"ram://{tmp_path.name}", 1)
+    images = [encode(image) for image in bench.test.images[:20]]
+    answers = [classifiers.CheckedClassifier(name, directory).predict(images) for directory in (local, remote)]
+    np.testing.assert_array_equal(*answers)
+
+
+def test_a_missing_input_is_a_reason(bench, tmp_path):
+    schema = write_schema(tmp_path / "schema", leave_out="image/brightness")
+    uri, blessing = run_evaluator(
+        bench.honest.saved_model, None, bench.honest.examples, schema, tmp_path, gates.eval_config(GateSettings())
+    )
+    assert read_evaluation(uri) is None
+    assert "image/brightness" in blessing.get_string_custom_property("reason")
+
+
+def test_answers_that_are_not_the_evaluators_are_refused(bench):
+    uri, _ = bench.evaluate(bench.honest.tflite, bench.honest.parent, bench.honest.examples, LIMITS)
+    directory = bench.honest.tflite / "Format-Serving"
+    images = {_digest(image): encode(image) for image in bench.test.images}
+    sample = read_sample(uri)
+    assert validate(directory, images, sample, TFLITE_TOLERANCE) == ""
+    changed = {name: np.roll(probabilities, 1).tolist() for name, probabilities in sample.items()}
+    assert "off those that the Evaluator saw" in validate(directory, images, changed, TFLITE_TOLERANCE)
+    fewer = {name: probabilities[:3] for name, probabilities in sample.items()}
+    assert "[8, 3]" in validate(directory, images, fewer, TFLITE_TOLERANCE)
+
+
+def test_a_comparison_that_cannot_be_made_is_refused(bench, tmp_path):
+    uri, _ = bench.evaluate(bench.honest.tflite, bench.honest.parent, bench.honest.examples, LIMITS)
+    directory = bench.honest.tflite / "Format-Serving"
+    assert "nothing was compared" in validate(directory, {}, read_sample(uri), TFLITE_TOLERANCE)
+    assert "nothing was compared" in validate(directory, {}, {}, TFLITE_TOLERANCE)
+    images = {_digest(image): encode(image) for image in bench.test.images}
+    assert "could not answer" in validate(tmp_path, images, read_sample(uri), TFLITE_TOLERANCE)

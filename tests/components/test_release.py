@@ -1,16 +1,17 @@
-"""What decides on a release: gate, baseline, push."""
+"""What becomes of a release: the baseline of the next one, and the push."""
 
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 from tfx.components.evaluator import constants
 from tfx.proto import pusher_pb2
 from tfx.types import standard_artifacts
-from tfx.utils import proto_utils
+from tfx.utils import json_utils, proto_utils
 
+from components.atomic_pusher import destination
 from components.atomic_pusher.executor import Executor as PusherExecutor
 from components.baseline_resolver.strategy import LatestReleasedStrategy
-from components.release_gate.executor import Executor as GateExecutor
 
 pytestmark = pytest.mark.component
 
@@ -24,40 +25,14 @@ def _artifact(kind, path: Path, number: int = 1):
 
 
 def _blessing(path: Path, blessed: bool, number: int = 1, model: int = 0, released: int | None = None):
+    """Makes a blessing of a SavedModel and of the .tflite whose id is higher by 100."""
     artifact = _artifact(standard_artifacts.ModelBlessing, path, number)
     artifact.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, int(blessed))
     artifact.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, model)
     if released is not None:
         artifact.set_int_custom_property("released", released)
+        artifact.set_int_custom_property("tflite_model_id", model + 100)
     return artifact
-
-
-def _gate(tmp_path, *, fidelity: bool, release: bool):
-    result = _artifact(standard_artifacts.ModelBlessing, tmp_path / "result")
-    GateExecutor().Do(
-        {
-            "fidelity_blessing": [_blessing(tmp_path / "fidelity", fidelity)],
-            "release_blessing": [_blessing(tmp_path / "release", release)],
-            "saved_model": [_artifact(standard_artifacts.Model, tmp_path / "saved", 7)],
-            "tflite_model": [_artifact(standard_artifacts.Model, tmp_path / "tflite", 8)],
-        },
-        {"blessing": [result]},
-        {},
-    )
-    return result
-
-
-@pytest.mark.parametrize(
-    ("fidelity", "release", "refused_by"),
-    [(True, True, ""), (False, True, "fidelity"), (True, False, "release"), (False, False, "fidelity,release")],
-)
-def test_a_release_needs_every_gate(tmp_path, fidelity, release, refused_by):
-    result = _gate(tmp_path, fidelity=fidelity, release=release)
-    blessed = not refused_by
-    assert result.get_int_custom_property("blessed") == int(blessed)
-    assert result.get_string_custom_property("refused_by") == refused_by
-    assert result.get_int_custom_property("current_model_id") == 7
-    assert [path.name for path in (tmp_path / "result").iterdir()] == ["BLESSED" if blessed else "NOT_BLESSED"]
 
 
 def _models(tmp_path, *numbers: int):
@@ -65,8 +40,11 @@ def _models(tmp_path, *numbers: int):
 
 
 def _resolve(candidate, models, blessings):
-    inputs = {"candidate": candidate, "model": models, "blessing": blessings}
-    return [model.id for model in LatestReleasedStrategy().resolve_artifacts(None, inputs)["model"]]
+    tflite = [_artifact(standard_artifacts.Model, Path(m.uri).with_name(f"tflite{m.id}"), m.id + 100) for m in models]
+    inputs = {"candidate": candidate, "model": models, "tflite_model": tflite, "blessing": blessings}
+    resolved = LatestReleasedStrategy().resolve_artifacts(None, inputs)
+    assert [model.id for model in resolved["tflite_model"]] == [model.id + 100 for model in resolved["model"]]
+    return [model.id for model in resolved["model"]]
 
 
 def test_the_baseline_is_the_latest_release_but_never_the_candidate(tmp_path):
@@ -86,17 +64,20 @@ def test_the_first_run_has_no_baseline(tmp_path):
     assert _resolve(_models(tmp_path, 1), _models(tmp_path, 1), []) == []
 
 
-def _push(tmp_path, blessed: bool, base: Path):
+def _push(tmp_path, blessed: bool, base: Path | str, keep: int | None = None):
     model = _artifact(standard_artifacts.Model, tmp_path / "model")
     (tmp_path / "model" / "Format-Serving").mkdir(exist_ok=True)
     (tmp_path / "model" / "Format-Serving" / "model.tflite").write_bytes(b"bytes")
     pushed = _artifact(standard_artifacts.PushedModel, tmp_path / "pushed")
     filesystem = pusher_pb2.PushDestination.Filesystem(base_directory=str(base))
-    destination = pusher_pb2.PushDestination(filesystem=filesystem)
+    push_destination = pusher_pb2.PushDestination(filesystem=filesystem)
     PusherExecutor().Do(
         {"model": [model], "model_blessing": [_blessing(tmp_path / "blessing", blessed)]},
         {"pushed_model": [pushed]},
-        {"push_destination": proto_utils.proto_to_json(destination)},
+        {
+            "push_destination": proto_utils.proto_to_json(push_destination),
+            "custom_config": json_utils.dumps({"keep_versions": keep}),
+        },
     )
     return pushed
 
@@ -108,6 +89,8 @@ def test_a_push_leaves_one_whole_version_and_nothing_else(tmp_path):
     assert version.name == pushed.get_string_custom_property("pushed_version")
     assert str(version) == pushed.get_string_custom_property("pushed_destination")
     assert (version / "model.tflite").read_bytes() == b"bytes"
+    assert pushed.get_string_custom_property("pushed_by") == destination.who()
+    assert pushed.get_string_custom_property("pushed_sha256") == destination.tree_digest(str(version))
 
 
 def test_versions_rise_even_if_the_clock_does_not(tmp_path):
@@ -116,6 +99,46 @@ def test_versions_rise_even_if_the_clock_does_not(tmp_path):
     _push(tmp_path, True, base)
     _push(tmp_path, True, base)
     assert {path.name for path in base.iterdir()} == {"99999999999", "100000000000", "100000000001"}
+
+
+def test_only_the_newest_versions_stay(tmp_path):
+    base = tmp_path / "base"
+    (base / "5").mkdir(parents=True)
+    (base / "not-a-version").mkdir()
+    versions = [_push(tmp_path, True, base, keep=2).get_string_custom_property("pushed_version") for _ in range(3)]
+    assert {path.name for path in base.iterdir()} == {*versions[1:], "not-a-version"}
+
+
+def test_a_push_goes_to_any_file_system_that_tensorflow_knows(tmp_path):
+    """TensorFlow's file system in memory has no directories and no parents, like an object store."""
+    base = f"ram://{tmp_path.name}/models"
+    for _ in range(2):
+        pushed = _push(tmp_path, True, base, keep=1)
+    version = pushed.get_string_custom_property("pushed_version")
+    assert destination.versions(base) == [int(version)]
+    with tf.io.gfile.GFile(f"{base}/{version}/model.tflite", "rb") as stream:
+        assert stream.read() == b"bytes"
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_version_appears_whole_or_with_its_last_file_last(tmp_path, monkeypatch, remote):
+    source = tmp_path / "source"
+    (source / "variables").mkdir(parents=True)
+    for name in ("saved_model.pb", "variables/variables.index", "a.txt"):
+        (source / name).write_bytes(b"x")
+    base = f"ram://{tmp_path.name}/watched" if remote else str(tmp_path / "watched")
+    seen = []
+    copy = tf.io.gfile.copy
+
+    def copy_and_look(*arguments, **options):
+        copy(*arguments, **options)
+        seen.append([tf.io.gfile.exists(f"{base}/7/{name}") for name in ("a.txt", "saved_model.pb")])
+
+    monkeypatch.setattr(tf.io.gfile, "copy", copy_and_look)
+    destination.publish(str(source), base, 7)
+    assert tf.io.gfile.exists(f"{base}/7/saved_model.pb")
+    # A server that watched the copying saw nothing, or no saved_model.pb before the last moment.
+    assert seen == ([[True, False], [True, False], [True, True]] if remote else [[False, False]] * 3)
 
 
 def test_an_unblessed_model_is_not_pushed(tmp_path):

@@ -30,8 +30,11 @@ COMPONENTS = {
     "Transform",
     "Trainer",
     "Compression",
-    "EvaluatorFidelity",
-    "EvaluatorRelease",
+    "EvaluatorFidelitySavedModel",
+    "EvaluatorFidelityTFLite",
+    "EvaluatorReleaseSavedModel",
+    "EvaluatorReleaseTFLite",
+    "ServingValidator",
     "ReleaseGate",
     "PusherSavedModel",
     "PusherTFLite",
@@ -146,9 +149,59 @@ def test_status_lists_both_runs(digits):
     out, _, _, (version,) = digits
     answer = _trimline("status", "--output", out)
     assert answer.stdout.count("blessed") == 2
-    assert "12 ran" in answer.stdout
-    assert "12 cached" in answer.stdout
+    assert "15 ran" in answer.stdout
+    assert "15 cached" in answer.stdout
     assert version in answer.stdout
+    assert answer.stdout.count("live") == 2
+    assert f"@{socket.gethostname()}" in answer.stdout
+
+
+def test_the_summary_says_which_rules_decided(digits):
+    _, _, summary, _ = digits
+    gates = summary["gates"]
+    assert {(check["gate"], check["artifact"]) for check in gates["checks"]} == {
+        (gate, artifact) for gate in ("fidelity", "release", "serving") for artifact in ("saved_model", "tflite")
+    }
+    assert {check["verdict"] for check in gates["checks"]} == {"passed", "not judged"}
+    (drop,) = (c for c in gates["checks"] if (c["artifact"], c["rule"]) == ("tflite", "gate.max_drop"))
+    assert drop["interval"]["lower"] <= drop["value"] <= drop["interval"]["upper"]
+    for measured in gates["evaluations"]:
+        matrix = measured["confusion_matrix"]["candidate"]
+        assert sum(map(sum, matrix)) == sum(summary["images"]["splits"]["test"].values())
+
+
+def test_what_is_live_verifies_until_it_is_tampered_with(digits, tmp_path):
+    out, _, _, (version,) = digits
+    answer = _trimline("verify", out)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert answer.stderr == ""
+    assert f"made from {out / 'digits'}" in answer.stdout
+    forged = shutil.copytree(out, tmp_path / "out")
+    # The pushes are recorded by their paths, which a copy does not have.
+    assert _trimline("verify", forged).returncode == 2
+    labels = out / "pushed" / "tflite" / version / "labels.txt"
+    honest = labels.read_text()
+    try:
+        labels.write_text(honest.replace("3", "4", 1))
+        answer = _trimline("verify", out)
+    finally:
+        labels.write_text(honest)
+    assert answer.returncode == 2
+    assert answer.stdout.count("FAILED") >= 2
+    assert answer.stderr.count("\n") == 1
+
+
+def test_a_push_elsewhere_serves_the_same_bytes(digits, tmp_path):
+    out, _, _, (version,) = digits
+    answer = _trimline("push", "--to", tmp_path / "there", "--output", out)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr == ""
+    (pushed,) = (tmp_path / "there" / "tflite").iterdir()
+    for name in ("model.tflite", "labels.txt", "model.json"):
+        assert (pushed / name).read_bytes() == (out / "pushed" / "tflite" / version / name).read_bytes()
+    refused = _trimline("rollback", "--to", tmp_path / "there", "--output", out)
+    assert refused.returncode == 2
+    assert "no earlier release" in refused.stderr
 
 
 def test_the_report_needs_no_other_file(digits):
@@ -200,7 +253,7 @@ def test_a_gate_that_is_not_met_refuses_and_pushes_nothing(photos):
     options = ("--set", "data.image_size=32", "--set", "gate.min_accuracy=1.0", "--set", "trainer.epochs=1")
     result = _trimline("run", "--data", data, "--output", out, *PLAIN, *options)
     assert result.returncode == 3, result.stdout + result.stderr
-    assert "refused by" in result.stderr
+    assert "refused by the fidelity and the release gate; saved_model, gate.min_accuracy:" in result.stderr
     assert _summary(out)["status"] == "refused"
     assert sorted((out / "pushed").rglob("*")) == before
 

@@ -24,7 +24,9 @@ def _refused(*arguments: str | Path) -> str:
     return result.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "ladder", "compress", "predict", "serve", "status", "init"])
+@pytest.mark.parametrize(
+    "command", ["run", "ladder", "compress", "predict", "serve", "status", "push", "rollback", "verify", "init"]
+)
 def test_every_command_explains_itself(command):
     result = _trimline(command, "--help")
     assert result.returncode == 0
@@ -64,8 +66,11 @@ def test_predict_before_any_run(tmp_path):
     assert str(tmp_path) in _refused("predict", "photo.jpg", "--output", tmp_path)
 
 
-def test_status_before_any_run(tmp_path):
-    assert "trimline run" in _refused("status", "--output", tmp_path)
+@pytest.mark.parametrize(
+    "command", [("status", "-o"), ("push", "--to", "there", "-o"), ("rollback", "-o"), ("verify",)]
+)
+def test_commands_on_a_finished_run_before_any_run(tmp_path, command):
+    assert "trimline run" in _refused(*command, tmp_path)
 
 
 def test_serve_before_any_run(tmp_path):

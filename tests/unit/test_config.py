@@ -35,6 +35,9 @@ def test_assignments_win_over_the_file_and_later_over_earlier(tmp_path):
         ("=3", ["--set =3", "KEY=VALUE"]),
         ("seed=-1", ["seed = -1"]),
         ("seed=[", ["--set seed=[", "not valid YAML"]),
+        ("gate.max_class_drop=2", ["gate.max_class_drop = 2", "0 to 1"]),
+        ("gate.min_examples_per_slice=0", ["gate.min_examples_per_slice = 0", "at least 1"]),
+        ("push.keep_versions=0", ["push.keep_versions = 0", "at least 1"]),
         ("serving.name=a b", ["serving.name = 'a b'"]),
     ],
 )
@@ -62,6 +65,11 @@ def test_a_bad_file_is_named(tmp_path, content, part):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match="No such file"):
         load_settings(tmp_path / "absent.yaml")
+
+
+def test_a_push_directory_may_be_a_uri():
+    settings = load_settings(None, ("push.tflite_dir=gs://bucket/models",))
+    assert settings.push.tflite_dir == "gs://bucket/models"
 
 
 def test_settings_survive_the_way_through_a_file():

@@ -10,6 +10,14 @@ from pipeline.report import write_report
 from pipeline.workspace import Workspace
 
 PLAIN = {"jit": False, "precision": "float32", "steps_per_execution": 1}
+CHECK = {
+    "gate": "fidelity",
+    "artifact": "tflite",
+    "rule": "gate.max_drop",
+    "slice": None,
+    "verdict": "passed",
+    "reason": "drop of 1.00% (1 photos of 100 lost, 0 gained) within 2.00%",
+}
 SUMMARY = {
     "blessed": True,
     "run": "2026-01-01",
@@ -45,6 +53,23 @@ SUMMARY = {
         "refused_by": [],
         "settings": {"min_accuracy": 0.2, "max_drop": 0.02, "max_regression": 0.02},
         "baseline_accuracy": None,
+        "checks": [CHECK],
+        "evaluations": [
+            {
+                "gate": "fidelity",
+                "artifact": "tflite",
+                "metrics": {
+                    "candidate": {
+                        "accuracy": 0.89,
+                        "balanced_accuracy": 0.88,
+                        "top_3_accuracy": 1.0,
+                        "auc": None,
+                        "expected_calibration_error": 0.05,
+                    },
+                    "baseline": {"accuracy": 0.9},
+                },
+            }
+        ],
     },
     "pushed": [],
     "components": [{"name": "Trainer", "seconds": 3.0, "cached": False}],
@@ -73,6 +98,29 @@ def workspace(tmp_path):
     workspace.prepare()
     workspace.summary_file.write_text(json.dumps(SUMMARY))
     return workspace
+
+
+def test_the_report_says_which_rule_decided_and_why(workspace):
+    refusal = {**CHECK, "rule": "gate.max_class_drop", "slice": "<cat>", "verdict": "refused", "reason": "no chance"}
+    gates = {**SUMMARY["gates"], "checks": [CHECK, refusal], "refused_by": ["fidelity"]}
+    workspace.summary_file.write_text(json.dumps({**SUMMARY, "blessed": False, "gates": gates}))
+    write_report(workspace)
+    page = workspace.report.read_text()
+    assert "Not pushed: refused by the fidelity gate." in page
+    assert "gate.max_class_drop</code>, class &lt;cat&gt;" in page
+    assert "no chance" in page
+    assert CHECK["reason"] in page
+
+
+def test_a_run_of_which_nothing_could_be_evaluated_has_a_report(workspace):
+    shipped = {**SUMMARY["shipped"], "accuracy": None, "class_accuracy": {}, "saved_model_accuracy": None}
+    refusal = {**CHECK, "rule": "computed", "verdict": "refused", "reason": "the candidate cannot be loaded"}
+    gates = {**SUMMARY["gates"], "checks": [refusal], "evaluations": [], "refused_by": ["fidelity"]}
+    model = {**SUMMARY["model"], "accuracy": None}
+    content = {**SUMMARY, "blessed": False, "gates": gates, "shipped": shipped, "model": model}
+    workspace.summary_file.write_text(json.dumps(content))
+    write_report(workspace)
+    assert "the candidate cannot be loaded" in workspace.report.read_text()
 
 
 def _write_ladder(workspace):

@@ -1,0 +1,1 @@
+"""Evaluator whose failures are refusals."""

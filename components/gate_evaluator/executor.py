@@ -1,0 +1,67 @@
+"""Executor of GateEvaluator."""
+
+from __future__ import annotations
+
+import os
+import re
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from tfx.components.evaluator import constants, executor
+from tfx.dsl.io import fileio
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import io_utils
+
+from trainer_module.errors import GateError
+
+if TYPE_CHECKING:
+    from tfx import types
+
+# Why nothing was evaluated; the blessing of a gate that could be computed has no such property.
+REASON_PROPERTY = "reason"
+
+# Beam workers carry exceptions as text, so the reason is found by the name of its class.
+_REASON_LINE = re.compile(rf"\b{GateError.__name__}: (.+?)(?: \[while running .*)?$", re.MULTILINE)
+
+
+class Executor(executor.Executor):
+    """Runs TFX's evaluation, and turns a gate that cannot be computed into a gate that refused."""
+
+    def Do(  # noqa: N802 (TFX's name)
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Evaluates the model.
+
+        Whatever else fails, for example for want of disk, is not the model's fault: it stops the run, and TFX's cache
+        does not keep it.
+        """
+        try:
+            super().Do(input_dict, output_dict, exec_properties)
+        except Exception:
+            reasons = _REASON_LINE.findall(traceback.format_exc())
+            if not reasons:
+                raise
+            _refuse(input_dict, output_dict, reasons[-1])
+
+
+def _refuse(
+    input_dict: dict[str, list[types.Artifact]], output_dict: dict[str, list[types.Artifact]], reason: str
+) -> None:
+    evaluation = artifact_utils.get_single_uri(output_dict[standard_component_specs.EVALUATION_KEY])
+    if fileio.exists(evaluation):
+        # Half of an evaluation must not be taken for one.
+        fileio.rmtree(evaluation)
+    fileio.makedirs(evaluation)
+    blessing = artifact_utils.get_single_instance(output_dict[standard_component_specs.BLESSING_KEY])
+    model = artifact_utils.get_single_instance(input_dict[standard_component_specs.MODEL_KEY])
+    blessing.set_string_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, model.uri)
+    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, model.id)
+    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, constants.NOT_BLESSED_VALUE)
+    blessing.set_string_custom_property(REASON_PROPERTY, reason)
+    io_utils.write_string_file(
+        os.path.join(blessing.uri, constants.NOT_BLESSED_FILE_NAME),  # noqa: PTH118 (may be remote)
+        "",
+    )

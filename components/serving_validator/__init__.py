@@ -1,0 +1,1 @@
+"""ServingValidator: what ships is loaded and asked as its users will."""

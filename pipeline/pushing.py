@@ -1,0 +1,149 @@
+"""Putting a release somewhere: trimline push and trimline rollback."""
+
+from __future__ import annotations
+
+import dataclasses
+import posixpath
+import time
+from typing import TYPE_CHECKING
+
+import tensorflow as tf
+
+from components.atomic_pusher import destination
+from pipeline.destinations import live_pushes, push_directories
+from pipeline.ledger import Kind, Ledger, Push, Release
+from trainer_module.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pipeline.workspace import Workspace
+
+
+# Where TFX puts the exported model in its artifact.
+_SERVING_FOLDER = "Format-Serving"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pushed:
+    """What a push came to.
+
+    Attributes:
+        paths: Directory of the new version of each artifact.
+        release: What was pushed.
+    """
+
+    paths: Mapping[str, str]
+    release: Release
+
+
+def push(
+    workspace: Workspace, directories: Mapping[str, str], version: int | None = None, keep: int | None = None
+) -> Pushed:
+    """Copies a release to another place.
+
+    Args:
+        workspace: Output directory of the run that made it.
+        directories: The directory of versions of each artifact; may be URIs.
+        version: A version that the run pushed; None takes what is live.
+        keep: Versions to keep there; None keeps all.
+
+    Raises:
+        UserError: There is no such release, its files are not what was blessed, or the destination cannot be written.
+    """
+    ledger = Ledger(workspace.metadata_file, writable=True)
+    pushes = ledger.pushes()
+    if version is None:
+        own = push_directories(workspace.read_settings(), workspace)
+        chosen = live_pushes(pushes, own)["saved_model"]
+        missing = f"{workspace.root}: no blessed model is live there; run the pipeline until it ends blessed"
+    else:
+        chosen = next((push for push in reversed(pushes) if push.version == version), None)
+        missing = f"{workspace.root}: no version {version} was pushed there; trimline status lists those that were"
+    if chosen is None or chosen.release is None:
+        raise UserError(missing)
+    return _publish(ledger, chosen.release, directories, "push", keep)
+
+
+def rollback(
+    workspace: Workspace, directories: Mapping[str, str], version: int | None = None, keep: int | None = None
+) -> Pushed:
+    """Makes an earlier release live again.
+
+    Servers load the highest version, and what a version holds must not change. So the earlier release is pushed again,
+    under a new version.
+
+    Args:
+        workspace: Output directory of the run that made it.
+        directories: The directory of versions of each artifact.
+        version: The version to go back to; None takes the release before the live one.
+        keep: Versions to keep there; None keeps all.
+
+    Raises:
+        UserError: There is nothing to go back to, or see `push`.
+    """
+    ledger = Ledger(workspace.metadata_file, writable=True)
+    here = [push for push in ledger.pushes() if posixpath.dirname(push.path) in directories.values()]
+    live = live_pushes(here, directories)["saved_model"]
+    if live is None or live.release is None:
+        raise UserError(
+            f"{directories['saved_model']}: nothing that was pushed is live there, so nothing to go back from"
+        )
+    release = _earlier(here, live.release, version)
+    if release is None:
+        wanted = f"version {version} is no earlier release" if version else "no earlier release was pushed"
+        raise UserError(f"{directories['saved_model']}: {wanted} there; trimline status lists what was")
+    return _publish(ledger, release, directories, "rollback", keep)
+
+
+def _earlier(pushes: Sequence[Push], live: Release, version: int | None) -> Release | None:
+    """Returns the release before the live one, or that of a version, if it is another one than is live."""
+    releases = [push.release for push in pushes if push.release and (version is None or push.version == version)]
+    if version is None:
+        releases = [release for release in releases if release.id < live.id]
+    others = [release for release in releases if release.id != live.id]
+    return max(others, key=lambda release: release.id, default=None)
+
+
+def _publish(ledger: Ledger, release: Release, directories: Mapping[str, str], kind: Kind, keep: int | None) -> Pushed:
+    """Publishes both artifacts under one new version, or neither."""
+    sources = {name: posixpath.join(uri, _SERVING_FOLDER) for name, uri in release.uris.items()}
+    digests = {name: _checked_digest(ledger, release, name, source) for name, source in sources.items()}
+    paths: dict[str, str] = {}
+    try:
+        version = destination.next_version(*directories.values())
+        for name, source in sources.items():
+            paths[name] = destination.publish(source, directories[name], version)
+    except (OSError, tf.errors.OpError) as error:
+        for path in paths.values():
+            destination.remove(path)
+        raise UserError(
+            f"{' and '.join(directories.values())}: cannot be written, nothing was pushed: {_reason(error)}"
+        ) from None
+    pushed = {
+        name: Push(name, release, path, version, destination.who(), time.time(), kind, digests[name])
+        for name, path in paths.items()
+    }
+    ledger.record(release, pushed)
+    for directory in directories.values():
+        destination.prune(directory, keep)
+    return Pushed(paths, release)
+
+
+def _checked_digest(ledger: Ledger, release: Release, name: str, source: str) -> str:
+    """Returns the digest of an artifact's files, which must be that of when it was first pushed."""
+    if not tf.io.gfile.isdir(source):
+        raise UserError(f"{source}: the files of the release are gone; run the pipeline again")
+    digest = destination.tree_digest(source)
+    known = [
+        push.sha256
+        for push in ledger.pushes()
+        if push.artifact == name and push.release and push.release.id == release.id and push.sha256
+    ]
+    if known and digest != known[0]:
+        raise UserError(f"{source}: its files are not those that were blessed and pushed; run the pipeline again")
+    return digest
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or getattr(error, "message", None) or error).splitlines()[0]

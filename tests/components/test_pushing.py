@@ -1,0 +1,216 @@
+"""trimline push and rollback over a real metadata store, with versions that the real Pusher made."""
+
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from ml_metadata import MetadataStore
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+from tfx.proto import pusher_pb2
+from tfx.types import standard_artifacts
+from tfx.utils import proto_utils
+
+from components.atomic_pusher import destination
+from components.atomic_pusher.executor import Executor as PusherExecutor
+from pipeline.config import PipelineSettings
+from pipeline.destinations import below, live_pushes, push_directories
+from pipeline.ledger import Ledger
+from pipeline.local_runner import forget_lost_pushes
+from pipeline.pushing import push, rollback
+from pipeline.status import push_table
+from pipeline.workspace import Workspace
+from trainer_module.errors import UserError
+
+pytestmark = pytest.mark.component
+
+FILES = {"saved_model": "saved_model.pb", "tflite": "model.json"}
+
+
+class Run:
+    """An output directory in which releases were made."""
+
+    def __init__(self, root: Path) -> None:
+        self.workspace = Workspace(root)
+        self.workspace.prepare()
+        self.workspace.write_settings(PipelineSettings())
+        config = mlmd.ConnectionConfig()
+        config.sqlite.filename_uri = str(self.workspace.metadata_file)
+        config.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+        self._store = MetadataStore(config)
+
+    @property
+    def directories(self) -> dict[str, str]:
+        return push_directories(self.workspace.read_settings(), self.workspace)
+
+    def release(self, content: str, *, blessed: bool = True) -> None:
+        """Records two models and their blessing, and pushes them if they are blessed."""
+        models = {name: self._model(name, content) for name in FILES}
+        blessing = mlmd.Artifact(type_id=self._artifact_type("ModelBlessing"), uri="unused")
+        blessing.custom_properties["released"].int_value = int(blessed)
+        blessing.custom_properties["current_model_id"].int_value = models["saved_model"].id
+        blessing.custom_properties["tflite_model_id"].int_value = models["tflite"].id
+        self._store.put_artifacts([blessing])
+        for name, model in models.items():
+            if blessed:
+                self._push(name, model)
+
+    def _model(self, name: str, content: str) -> mlmd.Artifact:
+        directory = self.workspace.pipeline_root / content / name
+        (directory / "Format-Serving").mkdir(parents=True)
+        (directory / "Format-Serving" / FILES[name]).write_text(content)
+        model = mlmd.Artifact(type_id=self._artifact_type("Model"), uri=str(directory))
+        (model.id,) = self._store.put_artifacts([model])
+        return model
+
+    def _push(self, name: str, model: mlmd.Artifact) -> None:
+        artifact = standard_artifacts.Model()
+        artifact.uri = model.uri
+        pushed = standard_artifacts.PushedModel()
+        pushed.uri = f"{model.uri}-archive"
+        filesystem = pusher_pb2.PushDestination.Filesystem(base_directory=self.directories[name])
+        to = proto_utils.proto_to_json(pusher_pb2.PushDestination(filesystem=filesystem))
+        PusherExecutor().Do({"model": [artifact]}, {"pushed_model": [pushed]}, {"push_destination": to})
+        recorded = mlmd.Artifact(type_id=self._artifact_type("PushedModel"), uri=pushed.uri)
+        for key, value in pushed.mlmd_artifact.custom_properties.items():
+            recorded.custom_properties[key].CopyFrom(value)
+        kind = self._store.put_execution_type(mlmd.ExecutionType(name="Pusher"))
+        events = [(model, _event(mlmd.Event.INPUT, "model")), (recorded, _event(mlmd.Event.OUTPUT, "pushed_model"))]
+        self._store.put_execution(mlmd.Execution(type_id=kind), events, [])
+
+    def _artifact_type(self, name: str) -> int:
+        return self._store.put_artifact_type(mlmd.ArtifactType(name=name))
+
+    def live(self, directories: dict[str, str] | None = None) -> dict[str, str]:
+        """Reads what a server would load."""
+        contents = {}
+        for name, directory in (directories or self.directories).items():
+            version = destination.versions(directory)[-1]
+            with tf.io.gfile.GFile(f"{directory}/{version}/{FILES[name]}") as stream:
+                contents[name] = stream.read()
+        return contents
+
+
+def _event(kind, key):
+    event = mlmd.Event(type=kind)
+    event.path.steps.add().key = key
+    return event
+
+
+@pytest.fixture
+def run(tmp_path):
+    made = Run(tmp_path / "out")
+    for content in ("first", "second", "third"):
+        made.release(content)
+    return made
+
+
+def _both(content):
+    return dict.fromkeys(FILES, content)
+
+
+def test_a_rollback_makes_the_release_before_live_under_a_new_version(run):
+    before = {name: destination.versions(directory) for name, directory in run.directories.items()}
+    rollback(run.workspace, run.directories)
+    assert run.live() == _both("second")
+    for name, directory in run.directories.items():
+        assert destination.versions(directory)[:-1] == before[name]
+
+
+def test_rollbacks_go_back_step_by_step_to_the_first_release_and_no_further(run):
+    for content in ("second", "first"):
+        rollback(run.workspace, run.directories)
+        assert run.live() == _both(content)
+    with pytest.raises(UserError, match="no earlier release"):
+        rollback(run.workspace, run.directories)
+    assert run.live() == _both("first")
+
+
+def test_a_rollback_goes_to_the_version_that_is_named(run):
+    first = destination.versions(run.directories["saved_model"])[0]
+    rollback(run.workspace, run.directories, first)
+    assert run.live() == _both("first")
+    with pytest.raises(UserError, match="version 12 is no earlier release"):
+        rollback(run.workspace, run.directories, 12)
+
+
+def test_a_refused_release_is_never_gone_back_to(tmp_path):
+    run = Run(tmp_path / "out")
+    run.release("refused", blessed=False)
+    run.release("good")
+    with pytest.raises(UserError, match="no earlier release"):
+        rollback(run.workspace, run.directories)
+
+
+def test_a_push_copies_what_is_live_and_records_who_did_it(run, tmp_path):
+    rollback(run.workspace, run.directories)
+    there = below(str(tmp_path / "there"))
+    push(run.workspace, there)
+    assert run.live(there) == _both("second")
+    assert [path.name for path in (tmp_path / "there" / "tflite").iterdir() if not path.name.isdigit()] == []
+    recorded = Ledger(run.workspace.metadata_file).pushes()
+    assert [entry.kind for entry in recorded] == ["run"] * 6 + ["rollback"] * 2 + ["push"] * 2
+    assert {entry.by for entry in recorded} == {destination.who()}
+    assert {entry.sha256 for entry in recorded if entry.path.startswith(str(tmp_path / "there"))} == {
+        destination.tree_digest(f"{directory}/{destination.versions(directory)[-1]}") for directory in there.values()
+    }
+
+
+def test_a_push_of_a_named_version_that_keeps_two(run, tmp_path):
+    there = below(str(tmp_path / "there"))
+    for version in destination.versions(run.directories["saved_model"]):
+        push(run.workspace, there, version, keep=2)
+    assert run.live(there) == _both("third")
+    assert [len(destination.versions(directory)) for directory in there.values()] == [2, 2]
+    rollback(run.workspace, there)
+    assert run.live(there) == _both("second")
+    assert run.live() == _both("third")
+
+
+def test_a_push_to_another_file_system(run, tmp_path):
+    there = below(f"ram://{tmp_path.name}")
+    push(run.workspace, there)
+    assert run.live(there) == _both("third")
+
+
+def test_both_or_neither(run, tmp_path):
+    there = below(str(tmp_path / "there"))
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "tflite").write_text("a file is in the way")
+    with pytest.raises(UserError, match="nothing was pushed"):
+        push(run.workspace, there)
+    assert list((tmp_path / "there" / "saved_model").iterdir()) == []
+    assert len(Ledger(run.workspace.metadata_file).pushes()) == 6
+
+
+def test_files_that_changed_since_they_were_blessed_are_not_pushed(run, tmp_path):
+    (run.workspace.pipeline_root / "third" / "tflite" / "Format-Serving" / "model.json").write_text("forged")
+    with pytest.raises(UserError, match="not those that were blessed"):
+        push(run.workspace, below(str(tmp_path / "there")))
+    assert not (tmp_path / "there").exists()
+
+
+def test_nothing_can_be_pushed_before_anything_was_blessed(tmp_path):
+    run = Run(tmp_path / "out")
+    run.release("refused", blessed=False)
+    with pytest.raises(UserError, match="no blessed model is live"):
+        push(run.workspace, below(str(tmp_path / "there")))
+
+
+def test_the_table_says_what_is_live_and_what_is_gone(run, tmp_path):
+    rollback(run.workspace, run.directories, keep=2)
+    table = push_table(run.workspace.metadata_file)
+    states = list(next(column for column in table.columns if column.header == "State").cells)
+    assert states == ["removed"] * 4 + ["there"] * 2 + ["live"] * 2
+
+
+def test_a_run_looks_after_its_own_pushes_only(run, tmp_path):
+    there = tmp_path / "there"
+    push(run.workspace, below(str(there)))
+    forget_lost_pushes(run.workspace)
+    archives = sorted(run.workspace.pipeline_root.glob("*/*-archive"))
+    assert len(archives) == 6
+    live = live_pushes(Ledger(run.workspace.metadata_file).pushes(), run.directories)["tflite"]
+    destination.remove(live.path)
+    destination.remove(f"{there}/tflite/{destination.versions(str(there / 'tflite'))[-1]}")
+    forget_lost_pushes(run.workspace)
+    assert len(sorted(run.workspace.pipeline_root.glob("*/*-archive"))) == 5
