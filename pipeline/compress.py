@@ -51,7 +51,15 @@ def run(workspace: Workspace, model_path: Path) -> None:
     variants = partial / VARIANTS_DIRECTORY
     variants.mkdir(parents=True)
     fine_tuning = _fine_tuning(model, settings, examples, workspace)
-    result = compress(model, splits, settings.compression, variants, fine_tuning=fine_tuning, seed=settings.seed or 0)
+    result = compress(
+        model,
+        splits,
+        settings.compression,
+        variants,
+        fine_tuning=fine_tuning,
+        class_names=names,
+        seed=settings.seed or 0,
+    )
     _write(result, splits, names, settings, partial)
     shutil.rmtree(workspace.compressed, ignore_errors=True)
     partial.rename(workspace.compressed)

@@ -55,16 +55,17 @@ def check_covers_pixels(classifier: TFLiteClassifier) -> None:
         raise VariantError(f"its input covers the pixel values {low:.1f} to {high:.1f}, not 0 to 255")
 
 
-def check_integer_only(path: Path) -> None:
+def check_integer_only(path: Path, *, float_ends: bool = False) -> None:
     """Checks that a fully quantised variant computes nothing in floating point.
 
     Args:
         path: The .tflite file.
+        float_ends: Whether its input and output are to be floating point all the same.
 
     Raises:
         VariantError: The file has a tensor of a float type.
     """
-    floats = ModelFile(path).float_tensors()
+    floats = ModelFile(path).float_tensors(ends=not float_ends)
     if floats:
         raise VariantError(f"{len(floats)} of its tensors are floating point, the first is {floats[0]!r}")
 

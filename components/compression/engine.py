@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.compression import checks, stages
+from components.compression.bundle import LABELS_FILE, label_lines
 from components.compression.data import LabelledImages, Splits, choose_representative
 from components.compression.errors import VariantError
 from components.compression.fine_tuning import FineTuner
@@ -30,6 +31,8 @@ from trainer_module.models import build_model
 from trainer_module.settings import ModelSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import tf_keras as keras
 
     from components.compression.settings import BudgetSettings, CompressionSettings
@@ -113,6 +116,7 @@ def compress(
     directory: Path,
     *,
     fine_tuning: FineTuning | None = None,
+    class_names: Sequence[str] = (),
     seed: int = 0,
 ) -> Result:
     """Makes, checks and measures the variants of a model and selects the smallest inside the budget.
@@ -123,6 +127,7 @@ def compress(
         settings: Stages, how far they go, and the budget.
         directory: Existing directory where every variant that converts is kept as `<name>.tflite`.
         fine_tuning: Needed by every stage but quantize.
+        class_names: Names of the C classes in the order of the outputs, which every file then holds as labels.txt.
         seed: Makes the choice of the calibration images repeatable.
 
     Returns:
@@ -150,6 +155,7 @@ def compress(
             Path(scratch),
             lambda: _better_quantizer(variants),
             _tuner(folded, splits, settings, fine_tuning, store),
+            _metadata(class_names),
         )
         _make_variants(job, parent, directory, variants)
     if not variants:
@@ -203,6 +209,10 @@ def _tuner(
     return FineTuner(settings, fine_tuning.training, splits.train, folded, fine_tuning.how, store, deadline)
 
 
+def _metadata(class_names: Sequence[str]) -> dict[str, bytes]:
+    return {LABELS_FILE: label_lines(class_names).encode()} if class_names else {}
+
+
 def _budget(settings: BudgetSettings) -> Budget:
     return Budget(settings.max_accuracy_drop, settings.max_bytes, settings.max_latency_ms, settings.size)
 
@@ -247,7 +257,7 @@ def _examine(
     checks.check_covers_pixels(classifier)
     passed = ["loads", "covers_pixels"]
     if candidate.integer:
-        checks.check_integer_only(path)
+        checks.check_integer_only(path, float_ends=classifier.input.scale is None)
         passed.append("integer_only")
     if candidate.sparsity:
         checks.check_sparsity(path, candidate.sparsity)

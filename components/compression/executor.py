@@ -78,15 +78,16 @@ class Executor(base_executor.BaseExecutor):
                 training.image_size,
                 training.seed or 0,
             )
+            names = class_names(tft.TFTransformOutput(_uri(input_dict, TRANSFORM_GRAPH_KEY)))
             result = compress(
                 _load_model(input_dict, work),
                 splits,
                 settings,
                 variants,
                 fine_tuning=_fine_tuning(input_dict, training, exec_properties),
+                class_names=names,
                 seed=training.seed or 0,
             )
-            names = class_names(tft.TFTransformOutput(_uri(input_dict, TRANSFORM_GRAPH_KEY)))
             _write_outputs(result, splits, names, training, work, input_dict, output_dict)
 
 

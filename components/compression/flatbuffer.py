@@ -33,13 +33,13 @@ class ModelFile:
         """
         self._model = flatbuffer_utils.read_model(str(path))
 
-    def float_tensors(self) -> list[str]:
-        """Names of all tensors of a float type, weights and activations."""
+    def float_tensors(self, *, ends: bool = True) -> list[str]:
+        """Names of all tensors of a float type, weights and activations, with or without inputs and outputs."""
         return [
             tensor.name.decode()
             for graph in self._model.subgraphs
-            for tensor in graph.tensors
-            if tensor.type in _FLOATS
+            for index, tensor in enumerate(graph.tensors)
+            if tensor.type in _FLOATS and (ends or index not in {*graph.inputs, *graph.outputs})
         ]
 
     @functools.cached_property

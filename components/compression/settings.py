@@ -54,6 +54,9 @@ class CompressionSettings(Settings):
     bits: list[Literal[4, 8]] = Field(
         [8, 4], min_length=1, description="qat: bits of a weight; a variant for each. Depthwise kernels keep 8."
     )
+    input_type: Literal["uint8", "float32"] = Field(
+        "uint8", description="What integer variants take and give; float32 for callers that cannot quantise."
+    )
     epochs: int | None = Field(
         None, ge=1, le=10_000, description="Epochs of each fine-tuning; unset: a tenth of trainer.epochs, at least 2."
     )

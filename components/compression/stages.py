@@ -90,6 +90,7 @@ class Job:
         scratch: Existing directory for the converters.
         quantizer: Names the better of the two post-training quantisers, once both have been measured.
         tuner: Fine-tunes; None if no stage needs it.
+        metadata: What is put into every file beside the network, by name.
         skipped: Layers left out, by stage.
         dropped: Stages and variants that came to nothing, with the reason.
         notes: What each stage did, as JSON-ready values.
@@ -105,6 +106,7 @@ class Job:
     scratch: Path
     quantizer: Callable[[], str]
     tuner: FineTuner | None
+    metadata: dict[str, bytes] = dataclasses.field(default_factory=dict)
     skipped: dict[str, list[Skipped]] = dataclasses.field(default_factory=dict)
     dropped: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
@@ -325,7 +327,13 @@ def _zeros(model: keras.Model) -> float:
 
 
 def _converter(job: Job, model: keras.Model, name: str) -> conversion.Converter:
-    return conversion.Converter(model, job.representative, job.scratch / name)
+    return conversion.Converter(
+        model,
+        job.representative,
+        job.scratch / name,
+        float_ends=job.settings.input_type == "float32",
+        metadata=job.metadata,
+    )
 
 
 def _conversion(converter: conversion.Converter, variant: str) -> Callable[[], bytes]:

@@ -13,7 +13,7 @@ import tf_keras as keras
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 
-from components.compression import checks
+from components.compression import checks, packing
 from components.compression.bundle import BundleContent, write_bundle
 from components.compression.conversion import INTEGER_VARIANTS, VARIANTS, Converter
 from components.compression.data import LabelledImages, Splits
@@ -69,9 +69,10 @@ def run(
     train: LabelledImages = TRAIN,
     validation: LabelledImages = VALIDATION,
     budget: BudgetSettings = ANY,
+    input_type: str = "uint8",
 ) -> Result:
-    settings = CompressionSettings(stages=["quantize"], budget=budget)
-    return compress(network, Splits(train, validation), settings, directory)
+    settings = CompressionSettings(stages=["quantize"], budget=budget, input_type=input_type)
+    return compress(network, Splits(train, validation), settings, directory, class_names=["red", "grün", "blue"])
 
 
 def tiny_model(*layers: keras.layers.Layer) -> keras.Model:
@@ -115,6 +116,20 @@ def test_figures_are_plausible(result: Result) -> None:
         assert 0 < row["latency_ms"] <= row["latency_p95_ms"]
         assert row["latency_all_threads_ms"] > 0
         assert row["deflated_bytes"] < row["bytes"]
+
+
+def test_labels_are_inside_every_file(result: Result) -> None:
+    for path in result.selected.path.parent.iterdir():
+        assert packing.metadata(path.read_bytes()) == {"labels.txt": "red\ngrün\nblue\n".encode()}
+
+
+def test_integer_variants_take_floats_if_wanted(model: keras.Model, tmp_path: Path) -> None:
+    found = run(model, tmp_path, input_type="float32")
+    assert dropped(found) == {}
+    for name in INTEGER_VARIANTS:
+        classifier = TFLiteClassifier(tmp_path / f"{name}.tflite")
+        assert (classifier.input.dtype, classifier.output.dtype) == ("float32", "float32")
+        assert ModelFile(tmp_path / f"{name}.tflite").unique_weights() <= 255
 
 
 def test_smallest_variant_inside_the_budget_ships(result: Result) -> None:
