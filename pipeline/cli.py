@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -18,7 +19,7 @@ from serving.errors import ServingError
 from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pipeline.workspace import Workspace
 
@@ -114,56 +115,115 @@ def ladder(
     typer.echo(f"Written: {workspace.ladder_file} and {workspace.ladder_picture}")
 
 
-@app.command()
+@app.command(
+    epilog="Example: [bold]trimline compress --model classifier.keras --data photos/ --output out/ "
+    "--set compression.sparsity=auto[/bold]."
+)
+def compress(
+    model: Annotated[
+        Path,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Classifier from pixels [N, S, S, 3] in 0 to 255 to probabilities [N, C]: a .keras or .h5 file, a "
+            "SavedModel of Keras', or one that trimline run has pushed.",
+        ),
+    ],
+    data: DataOption = None,
+    output: OutputOption = _DEFAULT_OUTPUT,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+) -> None:
+    """Compresses a classifier that is trained already: prunes, clusters, quantises, measures, and selects.
+
+    Every variant is measured on its bytes and on the validation photos; the smallest inside compression.budget is
+    selected. Leaves OUTPUT/compressed/: report.json, variants/, tflite/ (the selected bundle) and saved_model/. A
+    compression that was killed goes on where it was.
+    """
+    from pipeline.compress import REPORT_FILE, VARIANTS_DIRECTORY
+    from pipeline.compression_view import CompressionProgress, compression_table
+    from pipeline.launch import run_module
+
+    with _prepared(data, output, config, assignments) as (workspace, lock):
+        partial = workspace.compressed.with_suffix(".partial")
+        progress = CompressionProgress(partial / VARIANTS_DIRECTORY, Console())
+        run_module("pipeline.compress", workspace, lock, progress.poll, str(model.absolute()))
+    report = json.loads((workspace.compressed / REPORT_FILE).read_text(encoding="utf-8"))
+    Console().print(compression_table(report))
+    for dropped in report["dropped"]:
+        typer.echo(f"Dropped: {dropped['name']}: {dropped['reason']}")
+    typer.echo(f"Selected: {report['selected']}; written to {workspace.compressed}")
+
+
+@app.command(
+    epilog="Examples: [bold]trimline predict photo.jpg --output out/[/bold]; "
+    "[bold]trimline predict photo.jpg --url http://127.0.0.1:8080 --top 3[/bold]."
+)
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photos to classify.")],
     output: OutputOption = _DEFAULT_OUTPUT,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name for each photo.")] = 1,
+    top: Annotated[int, typer.Option(min=1, max=1000, help="How many classes to name for each photo.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per photo and line.")] = False,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Ask the server at this address, not the model in OUTPUT; $TRIMLINE_API_KEY is its key."),
+    ] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option(help="PEM file with the certificate authority of an https:// address.")
+    ] = None,
 ) -> None:
     """Names the class of photos with the pushed .tflite: label and probability, a line for each photo."""
-    from serving.bundle import find_bundle, load_bundle
-    from serving.predictor import Predictor
-
-    predictor = Predictor(load_bundle(find_bundle(output)))
     failed = False
-    for path in images:
-        try:
-            (scored,) = predictor.top(predictor.predict_images([_read(path)]), top)
-        except ServingError as error:
-            _complain(f"{path}: {str(error).removeprefix('image 0: ')}")
-            failed = True
-            continue
-        if as_json:
-            classes = [{"label": label, "probability": round(float(p), 6)} for label, p in scored]
-            typer.echo(json.dumps({"image": str(path), "classes": classes}))
-        else:
-            named = "\t".join(f"{label}\t{probability:.4f}" for label, probability in scored)
-            typer.echo(f"{path}\t{named}")
+    with _classifier(output, url, ca_file) as classify:
+        for path in images:
+            try:
+                scored = classify(path, top)
+            except ServingError as error:
+                _complain(str(error) if url else f"{path}: {str(error).removeprefix('image 0: ')}")
+                failed = True
+                continue
+            if as_json:
+                classes = [{"label": label, "probability": round(float(p), 6)} for label, p in scored]
+                typer.echo(json.dumps({"image": str(path), "classes": classes}))
+            else:
+                named = "\t".join(f"{label}\t{probability:.4f}" for label, probability in scored)
+                typer.echo(f"{path}\t{named}")
     if failed:
         raise typer.Exit(USER_ERROR)
 
 
-@app.command()
+@app.command(
+    epilog="Examples: [bold]trimline serve out/[/bold], then [bold]curl --data-binary @photo.jpg "
+    "localhost:8080/predict[/bold]; [bold]trimline serve out/ --workers 2 --set serving.queue=32[/bold]. "
+    "docs/serving.md describes the protocols and settings."
+)
 def serve(
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="Output directory of a run.")] = _DEFAULT_OUTPUT,
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Output directory of a run, or a folder of pushed versions.")
+    ] = _DEFAULT_OUTPUT,
     config: ConfigOption = None,
+    assignments: SetOption = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; default: serving.host, loopback.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; default: serving.port, 8080.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Server processes; default: serving.workers, 1.")] = None,
+    saved_model: Annotated[
+        bool, typer.Option("--saved-model", help="Serve the pushed SavedModel with TensorFlow Serving instead.")
+    ] = False,
 ) -> None:
-    """Serves the pushed .tflite over HTTP: TensorFlow Serving's V1 and the Open Inference Protocol's V2.
+    """Serves the pushed .tflite over HTTP: a web page, TensorFlow Serving's V1 and the Open Inference Protocol's V2.
 
-    Example: curl -d '{"instances": [{"b64": "..."}]}' localhost:8080/v1/models/trimline:predict
+    A version that is pushed later is served as soon as it is there, without a request lost.
     """
-    from serving.bundle import find_bundle
+    given = {"host": host, "port": port, "workers": workers}
+    overrides = tuple(f"serving.{key}={json.dumps(value)}" for key, value in given.items() if value is not None)
+    settings = load_settings(config, (*(assignments or ()), *overrides)).serving
+    if saved_model:
+        from serving.tensorflow_serving import serve_saved_model
 
-    settings = load_settings(config).serving
-    bundle = find_bundle(output)
-    # KServe reads sys.argv when it is imported.
-    sys.argv = sys.argv[:1]
-    from serving.server import serve as serve_bundle
+        serve_saved_model(output, settings)
+    from serving.server import serve as serve_models
 
-    serve_bundle(bundle, host=host or settings.host, port=port or settings.port, name=settings.name)
+    serve_models(output, settings)
 
 
 @app.command()
@@ -304,6 +364,24 @@ def _prepared(
     with workspace.locked() as lock:
         workspace.write_settings(resolve(settings, workspace))
         yield workspace, lock
+
+
+@contextlib.contextmanager
+def _classifier(
+    output: Path, url: str | None, ca_file: Path | None
+) -> Iterator[Callable[[Path, int], list[tuple[str, float]]]]:
+    """Yields what names the most probable classes of a photo: the pushed model, or a server that has it."""
+    if url is None:
+        from serving.bundle import find_bundle, load_bundle
+        from serving.predictor import Predictor
+
+        predictor = Predictor(load_bundle(find_bundle(output)))
+        yield lambda path, top: list(predictor.top(predictor.predict_images([_read(path)]), top)[0])
+        return
+    from serving.client import PredictClient
+
+    with PredictClient(url, api_key=os.environ.get("TRIMLINE_API_KEY"), ca_file=ca_file) as client:
+        yield lambda path, top: [(each.label, each.probability) for each in client.top_classes(path, top)]
 
 
 def _complain(message: str) -> None:

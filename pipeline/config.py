@@ -10,6 +10,8 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from components.compression.settings import CompressionSettings
+from serving.options import ServerOptions
 from trainer_module.errors import UserError
 from trainer_module.settings import AccelerationSettings, ModelSettings, Settings, TrainerSettings, TrainingSettings
 
@@ -49,23 +51,6 @@ class DataSettings(Settings):
         return value
 
 
-class BudgetSettings(Settings):
-    """What the shipped .tflite may cost; the smallest variant inside all limits is shipped."""
-
-    max_bytes: int | None = Field(None, ge=1, description="Most bytes of the .tflite file.")
-    max_latency_ms: float | None = Field(None, gt=0.0, description="Highest median latency, one thread, this machine.")
-    max_accuracy_drop: float = Field(
-        0.02, ge=0.0, le=1.0, description="Largest loss of validation accuracy against the float model; 0.02: 2 points."
-    )
-
-
-class CompressionSettings(Settings):
-    """How the model is made small."""
-
-    stages: list[Literal["quantize"]] = Field(["quantize"], min_length=1, description="Stages, in order.")
-    budget: BudgetSettings = BudgetSettings()
-
-
 class GateSettings(Settings):
     """What a release must reach on the test split to be pushed; a drop counts only beyond its confidence interval."""
 
@@ -99,12 +84,8 @@ class PushSettings(Settings):
     )
 
 
-class ServingSettings(Settings):
-    """How `trimline serve` listens."""
-
-    host: str = Field("127.0.0.1", description="Address to listen on; the default accepts only this machine.")
-    port: int = Field(8080, ge=1, le=65_535, description="Port to listen on.")
-    name: str = Field("trimline", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the model in the URL.")
+class ServingSettings(Settings, ServerOptions):
+    """How `trimline serve` listens and answers."""
 
 
 class BeamSettings(Settings):

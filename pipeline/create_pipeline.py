@@ -101,17 +101,16 @@ def create_pipeline(
     transform = _transform(settings, examples, schema, version)
     # Its anomalies stop the run only if nothing goes on without it.
     transform.add_upstream_node(example_validator)
-    trainer = _trainer(settings, transform, f"{locations.pipeline_root}/checkpoints", version)
+    # Outside of the outputs, of which every execution gets new ones: a run that was killed goes on from there.
+    checkpoints = f"{locations.pipeline_root}/checkpoints"
+    trainer = _trainer(settings, transform, checkpoints, version)
     compression = Compression(
         model=trainer.outputs["model"],
         transformed_examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
-        stages=settings.compression.stages,
-        max_bytes=settings.compression.budget.max_bytes,
-        max_latency_ms=settings.compression.budget.max_latency_ms,
-        max_accuracy_drop=settings.compression.budget.max_accuracy_drop,
-        seed=settings.seed,
-        fold_batch_norm=settings.acceleration.fold_batch_norm,
+        settings=settings.compression,
+        training=settings.training(),
+        checkpoints=checkpoints,
         version=version,
     )
     release = _release(settings, locations, examples, schema, trainer, compression, version)
@@ -177,7 +176,6 @@ def _trainer(
         eval_args=tfx.proto.EvalArgs(splits=[features.VALIDATION_SPLIT]),
         custom_config={
             "training": settings.training().model_dump_json(),
-            # Outside of the outputs, of which every execution gets new ones: a run that was killed goes on from there.
             "checkpoints": checkpoints,
             "version": version,
         },

@@ -58,7 +58,7 @@ def run_to_end(workspace: Workspace, progress: Progress, lock: IO[str]) -> dict[
     return json.loads(workspace.summary_file.read_text(encoding="utf-8"))
 
 
-def run_module(module: str, workspace: Workspace, lock: IO[str], poll: Callable[[], None]) -> None:
+def run_module(module: str, workspace: Workspace, lock: IO[str], poll: Callable[[], None], *arguments: str) -> None:
     """Runs a module on a workspace in a process of its own.
 
     TFX and TensorFlow write straight to the process's file descriptors; in a process of its own that goes to the log.
@@ -68,6 +68,7 @@ def run_module(module: str, workspace: Workspace, lock: IO[str], poll: Callable[
         workspace: Output directory.
         lock: The workspace's lock, which the process holds on to even if this one dies.
         poll: Is called several times a second, and once more at the end.
+        *arguments: Of the module, after the workspace's root.
 
     Raises:
         UserError: If it failed by a mistake that the user can mend.
@@ -77,7 +78,7 @@ def run_module(module: str, workspace: Workspace, lock: IO[str], poll: Callable[
     workspace.outcome_file.unlink(missing_ok=True)
     with workspace.log_file.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, str(workspace.root)],
+            [sys.executable, "-m", module, str(workspace.root), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

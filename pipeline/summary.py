@@ -73,6 +73,7 @@ def gather(settings: PipelineSettings, metadata: Metadata) -> dict[str, Any]:
         "acceleration": training["acceleration"],
         "variants": compression["variants"],
         "dropped_variants": compression["dropped"],
+        "compression": {key: compression[key] for key in ("naive", "done", "skipped", "budget", "seconds")},
         "shipped": _shipped(compression, gates, accuracies),
         "gates": {
             "refused_by": gates["refused_by"],

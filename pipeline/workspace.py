@@ -37,6 +37,8 @@ class Workspace:
         self.ladder_file = self.root / "ladder.json"
         self.ladder_picture = self.root / "ladder.png"
         self.ladder_progress_file = self.root / "logs" / "ladder.jsonl"
+        self.compressed = self.root / "compressed"
+        self.compression_checkpoints = self.root / "checkpoints"
         self.outcome_file = self.root / "logs" / "outcome.json"
         self._lock_file = self.root / ".lock"
 

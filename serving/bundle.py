@@ -134,12 +134,37 @@ def load_bundle(directory: Path) -> Bundle:
     return Bundle(directory=directory, manifest=manifest, model=model)
 
 
-def latest_version(base: Path) -> Path:
-    """Picks the newest complete version.
+def complete_versions(base: Path) -> dict[int, Path]:
+    """Lists the versions that can be served.
 
     Args:
         base: A directory whose sub-directories are versions, named by digits only. Others are ignored, and so is a
             version without model.json, which the pusher has not finished.
+
+    Returns:
+        The directory of each version, the newest version first.
+
+    Raises:
+        ServingError: The directory is missing or cannot be read.
+    """
+    if not base.is_dir():
+        raise ServingError(f"{base}: no such folder: name the output folder of a run, or a pushed model")
+    try:
+        found = {
+            int(entry.name): entry
+            for entry in base.iterdir()
+            if entry.name.isascii() and entry.name.isdigit() and (entry / MANIFEST_FILE).is_file()
+        }
+    except OSError as error:
+        raise ServingError(f"{base}: cannot be read: {error.strerror}") from error
+    return dict(sorted(found.items(), reverse=True))
+
+
+def latest_version(base: Path) -> Path:
+    """Picks the newest complete version.
+
+    Args:
+        base: As for `complete_versions`.
 
     Returns:
         The directory of the highest version.
@@ -147,12 +172,30 @@ def latest_version(base: Path) -> Path:
     Raises:
         ServingError: There is none.
     """
-    versions = _complete_versions(base)
+    versions = complete_versions(base)
     if not versions:
         raise ServingError(
             f"{base}: no pushed model in it: run the pipeline until it ends blessed, or name another folder"
         )
-    return max(versions, key=lambda version: int(version.name))
+    return next(iter(versions.values()))
+
+
+def is_bundle(directory: Path) -> bool:
+    """Tells a bundle, or what is left of one, from a folder of versions or of a run."""
+    return any((directory / name).is_file() for name in (MODEL_FILE, LABELS_FILE, MANIFEST_FILE))
+
+
+def find_base(out: Path) -> Path:
+    """Finds the folder of versions that a user means.
+
+    Args:
+        out: The output folder of a run, or its `pushed/tflite` folder.
+
+    Returns:
+        The folder whose sub-directories are versions.
+    """
+    pushed = out / PUSHED_FOLDER
+    return pushed if pushed.is_dir() else out
 
 
 def find_bundle(out: Path) -> Path:
@@ -167,20 +210,7 @@ def find_bundle(out: Path) -> Path:
     Raises:
         ServingError: There is no bundle.
     """
-    if any((out / name).is_file() for name in (MODEL_FILE, LABELS_FILE, MANIFEST_FILE)):
-        return out
-    pushed = out / PUSHED_FOLDER
-    return latest_version(pushed if pushed.is_dir() else out)
-
-
-def _complete_versions(base: Path) -> list[Path]:
-    if not base.is_dir():
-        raise ServingError(f"{base}: no such folder: name the output folder of a run, or a pushed model")
-    return [
-        entry
-        for entry in base.iterdir()
-        if entry.name.isascii() and entry.name.isdigit() and (entry / MANIFEST_FILE).is_file()
-    ]
+    return out if is_bundle(out) else latest_version(find_base(out))
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -1,18 +1,22 @@
-"""A client for the V1 protocol, as spoken by the server here, by TensorFlow Serving and by KServe."""
+"""A client of the server here; `predict_files` speaks V1, and so works with TensorFlow Serving and KServe too."""
 
 import base64
+import ssl
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ConfigDict
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from serving.errors import ServingError
 
 _RETRIED_STATUSES = frozenset({429, 502, 503, 504})
+_BACKOFF = wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.1)
+# A server that asks for a longer wait than this is not waited for so long.
+_LONGEST_WAIT_S = 10.0
 
 
 class Prediction(BaseModel):
@@ -29,30 +33,62 @@ class Prediction(BaseModel):
     probabilities: tuple[float, ...]
 
 
+class ScoredClass(BaseModel):
+    """A class and its probability."""
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    probability: float
+
+
 class _Answer(BaseModel):
     predictions: tuple[Prediction, ...]
+
+
+class _PlainAnswer(BaseModel):
+    classes: tuple[ScoredClass, ...]
+
+
+_Kind = TypeVar("_Kind", bound=BaseModel)
 
 
 class PredictClient:
     """Sends image files to a server. Use it in a `with` statement, which keeps one connection open."""
 
-    def __init__(self, url: str, name: str = "trimline", timeout_s: float = 10.0, attempts: int = 3) -> None:
+    def __init__(
+        self,
+        url: str,
+        name: str = "trimline",
+        timeout_s: float = 10.0,
+        attempts: int = 3,
+        api_key: str | None = None,
+        ca_file: Path | None = None,
+    ) -> None:
         """Makes the client; connects later.
 
         Args:
             url: Address of the server, such as `http://127.0.0.1:8080`.
             name: Name of the model.
             timeout_s: Longest wait for a connection, and for each part of an answer, in seconds.
-            attempts: How often a request is sent while the server is out of reach or busy. A prediction changes
-                nothing, so sending it again does no harm.
+            attempts: How often a request is sent while the server is out of reach or busy, with growing pauses or
+                those of its Retry-After. A prediction changes nothing, so sending it again does no harm.
+            api_key: Key that the server asks for.
+            ca_file: PEM file with the certificate authority of the server; unset: those of the machine.
+
+        Raises:
+            ServingError: The certificate authority cannot be read.
         """
-        self._address = f"{url.rstrip('/')}/v1/models/{name}:predict"
-        self._http = httpx.Client(timeout=timeout_s)
+        self._url = url.rstrip("/")
+        self._address = f"{self._url}/v1/models/{name}:predict"
+        try:
+            verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca_file) if ca_file else True
+        except OSError as error:
+            raise ServingError(f"{ca_file}: not a certificate authority: {error.strerror or error}") from error
+        headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = httpx.Client(timeout=timeout_s, headers=headers, verify=verify)
         self._retrying = Retrying(
-            retry=retry_if_exception(_is_transient),
-            stop=stop_after_attempt(attempts),
-            wait=wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.1),
-            reraise=True,
+            retry=retry_if_exception(_is_transient), stop=stop_after_attempt(attempts), wait=_pause, reraise=True
         )
 
     def __enter__(self) -> Self:
@@ -81,29 +117,61 @@ class PredictClient:
         """
         return [self._predict_file(path) for path in paths]
 
-    def _predict_file(self, path: Path) -> Prediction:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ServingError(f"{path}: cannot be read: {error.strerror}") from error
-        body = {"instances": [{"b64": base64.b64encode(content).decode()}]}
-        try:
-            response = self._retrying(self._post, body)
-            (prediction,) = _Answer.model_validate_json(response.content).predictions
-        except httpx.HTTPStatusError as error:
-            raise ServingError(f"{path}: {self._address} answered {_explain(error.response)}") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ServingError(
-                f"{self._address}: no answer: {error or type(error).__name__}: is the server up?"
-            ) from error
-        except ValueError as error:
-            raise ServingError(
-                f"{self._address}: the answer is not one prediction: is it a classifier's address?"
-            ) from error
-        return prediction
+    def top_classes(self, path: Path, top: int = 5) -> tuple[ScoredClass, ...]:
+        """Classifies an image file by the plain protocol, which only the server here speaks.
 
-    def _post(self, body: dict[str, object]) -> httpx.Response:
-        return self._http.post(self._address, json=body).raise_for_status()
+        Args:
+            path: The file.
+            top: How many classes to name.
+
+        Returns:
+            The most probable classes, the most probable one first.
+
+        Raises:
+            ServingError: The file cannot be read, the server cannot be reached or refuses the image.
+        """
+        address = f"{self._url}/predict?top={top}"
+        return self._ask(path, address, _PlainAnswer, content=_read(path)).classes
+
+    def _predict_file(self, path: Path) -> Prediction:
+        body = {"instances": [{"b64": base64.b64encode(_read(path)).decode()}]}
+        answer = self._ask(path, self._address, _Answer, json=body)
+        if len(answer.predictions) != 1:
+            raise _not_a_classifier(self._address)
+        return answer.predictions[0]
+
+    def _ask(self, path: Path, address: str, kind: type[_Kind], **body: Any) -> _Kind:
+        try:
+            response = self._retrying(self._post, address, **body)
+            return kind.model_validate_json(response.content)
+        except httpx.HTTPStatusError as error:
+            raise ServingError(f"{path}: {address} answered {_explain(error.response)}") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ServingError(f"{address}: no answer: {error or type(error).__name__}: is the server up?") from error
+        except ValueError as error:
+            raise _not_a_classifier(address) from error
+
+    def _post(self, address: str, **body: Any) -> httpx.Response:
+        return self._http.post(address, **body).raise_for_status()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ServingError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _not_a_classifier(address: str) -> ServingError:
+    return ServingError(f"{address}: the answer is not one prediction: is it a classifier's address?")
+
+
+def _pause(state: RetryCallState) -> float:
+    """Returns the seconds before the next attempt: what the server asks for, or ever more."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.response.headers.get("retry-after", "") if isinstance(error, httpx.HTTPStatusError) else ""
+    # An HTTP date, the other form of the header, is left to the growing pauses.
+    return min(max(_BACKOFF(state), float(asked) if asked.isdigit() else 0.0), _LONGEST_WAIT_S)
 
 
 def _is_transient(error: BaseException) -> bool:

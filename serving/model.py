@@ -1,91 +1,61 @@
-"""The pushed model as KServe sees it."""
+"""The pushed model as KServe sees it: the one that answers gRPC."""
 
-import asyncio
 from typing import Any
 
-import numpy as np
-from kserve import InferOutput, InferRequest, InferResponse, Model
+from kserve import InferRequest, InferResponse, Model
 from kserve.errors import InvalidInput
-from kserve.utils.utils import generate_uuid
 
-from serving.errors import ServingError
-from serving.payload import (
-    IMAGE_KEY,
-    LABEL_KEY,
-    PROBABILITIES_KEY,
-    pixels_of_instances,
-    pixels_of_tensors,
-    predictions,
-)
-from serving.predictor import Predictor
+from serving import v2
+from serving.inference import Inference
 
 
 class EdgeModel(Model):
-    """Answers V1 and V2 requests with a predictor."""
+    """Answers the V2 requests that KServe has read."""
 
-    def __init__(self, name: str, predictor: Predictor) -> None:
+    def __init__(self, inference: Inference) -> None:
         """Makes the model, ready to serve.
 
         Args:
-            name: Name of the model in the addresses of the server.
-            predictor: Has its model loaded.
+            inference: Answers the requests.
         """
-        super().__init__(name)
-        self._predictor = predictor
+        super().__init__(inference.options.name)
+        self._inference = inference
         self.ready = True
+
+    async def healthy(self) -> bool:
+        """Tells whether the model can answer."""
+        return await self._inference.is_ready()
 
     async def predict(
         self,
         payload: Any,
         headers: dict[str, str] | None = None,  # noqa: ARG002 - KServe passes them
         response_headers: dict[str, str] | None = None,  # noqa: ARG002
-    ) -> dict[str, Any] | InferResponse:
+    ) -> InferResponse:
         """Decodes and classifies the images of a request.
 
-        The work is done in a thread, so that the event loop goes on answering health probes.
-
         Args:
-            payload: The decoded JSON body of a V1 request, or a V2 request.
-            headers: Headers of the request; not used.
+            payload: A V2 request.
+            headers: Metadata of the call; not used.
             response_headers: Headers of the answer; left as they are.
 
         Returns:
-            The V1 or the V2 answer.
+            The answer.
 
         Raises:
-            InvalidInput: The sender's fault; answered with status 400.
+            InvalidInput: The sender's fault.
+            ServingError: Too many requests are waiting, or the model does not answer.
         """
-        answer = self._answer_v2 if isinstance(payload, InferRequest) else self._answer_v1
-        try:
-            return await asyncio.to_thread(answer, payload)
-        except ServingError as error:
-            raise InvalidInput(str(error)) from None
+        if not isinstance(payload, InferRequest):
+            raise InvalidInput("only requests of the V2 protocol are answered")
+        named = payload.model_version
+        version = self._inference.versions.numbered(named) if named else self._inference.versions.any()
+        return await self._inference.run(version, lambda classifier: v2.infer_tensors(payload, self.name, classifier))
 
     def get_input_types(self) -> list[dict[str, Any]]:
-        """Returns the inputs of the V2 metadata: image files. Pixels are taken too, see serving.payload."""
-        return [{"name": IMAGE_KEY, "datatype": "BYTES", "shape": [-1]}]
+        """Returns the inputs of the metadata."""
+        return v2.inputs()
 
     def get_output_types(self) -> list[dict[str, Any]]:
-        """Returns the outputs of the V2 metadata."""
-        return [
-            {"name": LABEL_KEY, "datatype": "BYTES", "shape": [-1]},
-            {"name": PROBABILITIES_KEY, "datatype": "FP32", "shape": [-1, len(self._predictor.labels)]},
-        ]
-
-    def _answer_v1(self, payload: object) -> dict[str, Any]:
-        pixels = pixels_of_instances(payload, self._predictor)
-        return predictions(self._predictor.predict(pixels), self._predictor)
-
-    def _answer_v2(self, request: InferRequest) -> InferResponse:
-        probabilities = self._predictor.predict(pixels_of_tensors(request, self._predictor))
-        labels = np.array([best[0].label for best in self._predictor.top(probabilities)], dtype=object)
-        return InferResponse(
-            response_id=request.id or generate_uuid(),
-            model_name=self.name,
-            infer_outputs=[
-                InferOutput(LABEL_KEY, list(labels.shape), "BYTES", labels),
-                InferOutput(PROBABILITIES_KEY, list(probabilities.shape), "FP32", probabilities),
-            ],
-            requested_outputs=request.request_outputs,
-            use_binary_outputs=request.use_binary_outputs,
-        )
+        """Returns the outputs of the metadata."""
+        return v2.outputs(self._inference.versions.stable)

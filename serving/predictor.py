@@ -3,7 +3,7 @@
 import math
 import queue
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -44,11 +44,14 @@ class _Tensor:
         shape = tuple(int(size) for size in details["shape"])
         return cls(details["name"], details["index"], shape, np.dtype(details["dtype"]), scale, zero_point)
 
-    def quantize(self, values: NDArray[Any]) -> NDArray[Any]:
+    def quantization_table(self) -> NDArray[Any] | None:
+        """Returns the tensor's value for each of the 256 values of a pixel; None where they are equal."""
+        levels = np.arange(256)
         if self.dtype.kind == "f":
-            return values.astype(self.dtype)
+            return levels.astype(self.dtype)
         limits = np.iinfo(self.dtype)
-        return np.clip(np.rint(values / self.scale + self.zero_point), limits.min, limits.max).astype(self.dtype)
+        table = np.clip(np.rint(levels / self.scale + self.zero_point), limits.min, limits.max).astype(self.dtype)
+        return None if self.dtype == np.uint8 and np.array_equal(table, levels) else table
 
     def dequantize(self, values: NDArray[Any]) -> NDArray[np.float32]:
         if self.dtype.kind == "f":
@@ -87,6 +90,7 @@ class Predictor:
         self._num_threads = num_threads
         pool = [_build_interpreter(bundle, num_threads) for _ in range(interpreters)]
         self._input, self._output = _check_tensors(pool[0], bundle)
+        self._quantized = self._input.quantization_table()
         self._pool_size = interpreters
         self._pool: queue.LifoQueue[Interpreter] = queue.LifoQueue()
         for interpreter in pool:
@@ -139,13 +143,28 @@ class Predictor:
         if pixels.dtype != np.uint8 or pixels.shape[1:] != self._input.shape[1:]:
             expected = ", ".join(str(size) for size in self._input.shape[1:])
             raise ServingError(f"pixels are {pixels.dtype} {list(pixels.shape)}, the model takes uint8 [N, {expected}]")
-        probabilities = np.empty((len(pixels), len(self.labels)), np.float32)
         with self._borrowed_interpreter() as interpreter:
-            for row, image in enumerate(pixels):
-                interpreter.set_tensor(self._input.index, self._input.quantize(image[np.newaxis]))
-                interpreter.invoke()
-                probabilities[row] = self._output.dequantize(interpreter.get_tensor(self._output.index))[0]
-        return probabilities
+            return self._run(interpreter, pixels)
+
+    def predict_with_all(self, pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
+        """Computes class probabilities with each interpreter of the pool in turn, while nobody else uses it.
+
+        Args:
+            pixels: As for `predict`.
+
+        Yields:
+            What one interpreter answers, as `predict` returns it.
+
+        Raises:
+            ServingError: An interpreter fails.
+        """
+        with ExitStack() as borrowed:
+            for _ in range(self._pool_size):
+                interpreter = borrowed.enter_context(self._borrowed_interpreter())
+                try:
+                    yield self._run(interpreter, pixels)
+                except RuntimeError as error:
+                    raise ServingError(f"{self._bundle.directory}: the model fails: {_one_line(error)}") from error
 
     def predict_images(self, images: Sequence[bytes]) -> NDArray[np.float32]:
         """Decodes image files and computes their class probabilities.
@@ -183,6 +202,15 @@ class Predictor:
             for row, best in zip(probabilities, order, strict=True)
         ]
 
+    def _run(self, interpreter: Interpreter, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        probabilities = np.empty((len(pixels), len(self.labels)), np.float32)
+        for row, image in enumerate(pixels):
+            values = image if self._quantized is None else self._quantized[image]
+            interpreter.set_tensor(self._input.index, values[np.newaxis])
+            interpreter.invoke()
+            probabilities[row] = self._output.dequantize(interpreter.get_tensor(self._output.index))[0]
+        return probabilities
+
     @contextmanager
     def _borrowed_interpreter(self) -> Iterator[Interpreter]:
         interpreter = self._pool.get()
@@ -197,9 +225,8 @@ def _build_interpreter(bundle: Bundle, num_threads: int) -> Interpreter:
         interpreter = Interpreter(model_content=bundle.model, num_threads=num_threads)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
         raise ServingError(
-            f"{bundle.directory / MODEL_FILE}: LiteRT cannot load it: {reason}; push it again"
+            f"{bundle.directory / MODEL_FILE}: LiteRT cannot load it: {_one_line(error)}; push it again"
         ) from error
     return interpreter
 
@@ -218,3 +245,7 @@ def _check_tensors(interpreter: Interpreter, bundle: Bundle) -> tuple[_Tensor, _
                 f"{path}: its {role} tensor is not the one that {MANIFEST_FILE} describes: it is {tensor}"
             )
     return found
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

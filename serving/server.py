@@ -1,93 +1,154 @@
-"""The HTTP server for a pushed bundle: KServe's Python server, kept on loopback and closed to management."""
+"""The server of pushed .tflite models: one process, or several that are kept alive."""
 
-import asyncio
+import gc
 import logging
+import multiprocessing
+import os
+import signal
 import socket
+import ssl
+import sys
+import tempfile
+import threading
+import time
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-from kserve import InferRequest, ModelServer
-from kserve.errors import InvalidInput
-from kserve.protocol.dataplane import DataPlane
-from kserve.protocol.model_repository_extension import ModelRepositoryExtension
-from kserve.utils.utils import cpu_count
-
-from serving.bundle import load_bundle
 from serving.errors import ServingError
-from serving.model import EdgeModel
-from serving.predictor import Predictor
+from serving.options import ServerOptions
+
+API_KEY_VARIABLE: Final = "TRIMLINE_API_KEY"
+# Read by prometheus_client when it is imported, which is why this module imports nothing that imports it.
+_SHARED_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
+
+# Workers that die sooner than this after their start, one after the other, die of their start.
+_EARLY_S = 5.0
+_MOST_EARLY_DEATHS = 5
 
 logger = logging.getLogger(__name__)
 
 
-class _SealedRepository(ModelRepositoryExtension):
-    """Refuses to load and unload models over HTTP: anyone who can ask for a prediction could stop the service."""
-
-    async def load(self, model_name: str) -> None:
-        raise NotImplementedError(f"model {model_name} was loaded when the server started and cannot be loaded again")
-
-    async def unload(self, model_name: str) -> None:
-        raise NotImplementedError(f"model {model_name} stays for as long as the server runs")
-
-
-class _EdgeDataPlane(DataPlane):
-    """Answers 400 to every V2 request that cannot be read; KServe answers 500 to some and logs their payload."""
-
-    def decode_inference_request(self, body: Any, headers: dict[str, str], model_name: str) -> InferRequest:
-        try:
-            return super().decode_inference_request(body, headers, model_name)
-        except Exception:
-            raise InvalidInput(
-                "the V2 request cannot be read: send JSON with image files in base64, or a binary UINT8 tensor"
-            ) from None
-
-
-class EdgeModelServer(ModelServer):
-    """KServe's server, with the address it listens on as a parameter; KServe itself always listens on all of them."""
-
-    def __init__(self, host: str, **settings: Any) -> None:
-        """Makes the server.
-
-        Args:
-            host: Address to listen on.
-            **settings: Those of kserve.ModelServer.
-        """
-        super().__init__(**settings)
-        self._host = host
-        self.model_repository_extension = _SealedRepository(self.registered_models)
-        self.dataplane = _EdgeDataPlane(self.registered_models)
-
-    async def _serve(self) -> None:
-        # The configuration exists by now, and its address is read only when the servers start, which is here.
-        rest_server = self._rest_server or self._rest_multiprocess_server._rest_server
-        rest_server.config.host = self._host
-        await asyncio.gather(*self.servers)
-
-
-def serve(
-    bundle_dir: Path, host: str = "127.0.0.1", port: int = 8080, name: str = "trimline", workers: int = 1
-) -> None:
-    """Serves a bundle over HTTP until the process gets SIGINT or SIGTERM.
-
-    There is no gRPC: KServe's gRPC server listens on all addresses and cannot be told otherwise.
+def serve(out: Path, options: ServerOptions) -> None:
+    """Serves pushed models over HTTP until the process gets SIGINT or SIGTERM.
 
     Args:
-        bundle_dir: The bundle, as `serving.bundle.find_bundle` returns it.
-        host: Address to listen on. The default is reachable from this machine only: the server knows no passwords.
-        port: Port to listen on.
-        name: Name of the model in the addresses of the server, as in `/v1/models/NAME:predict`.
-        workers: Server processes. Each has its own interpreters, its share of the machine's processors.
+        out: A run's output folder, its `pushed/tflite` folder, or one bundle. New versions in a folder are followed.
+        options: How to serve.
 
     Raises:
-        ServingError: The bundle is damaged, or the address cannot be listened on.
+        ServingError: No version can be loaded, the address cannot be listened on, or the key or certificate cannot be
+            read.
     """
-    _check_address(host, port)
-    interpreters = max(1, cpu_count() // workers)
-    bundle = load_bundle(bundle_dir)
-    model = EdgeModel(name, Predictor(bundle, interpreters=interpreters))
-    server = EdgeModelServer(host, http_port=port, workers=workers, enable_grpc=False, enable_latency_logging=False)
-    logger.info("serving %s as %s on %s port %d", bundle.directory, name, host, port)
-    server.start([model])
+    _check_address(options.host, options.port)
+    _check_certificate(options)
+    api_key = _read_api_key(options.api_key_file)
+    if options.workers > 1:
+        with tempfile.TemporaryDirectory(prefix="trimline-metrics-") as shared:
+            os.environ[_SHARED_METRICS] = shared
+            _Workers(out, options, api_key).keep_alive()
+    else:
+        _import_worker().run_worker(out, options, api_key)
+
+
+class _Workers:
+    """The server processes, forked from this one, which has all their modules and no thread of its own.
+
+    KServe's own supervisor starts a fresh interpreter for a worker that died, and importing KServe takes seconds.
+    """
+
+    def __init__(self, out: Path, options: ServerOptions, api_key: str | None) -> None:
+        self._worker = _import_worker()
+        self._arguments = (out, options, api_key)
+        self._grace_s = options.grace_s
+        self._processes: dict[ForkProcess, float] = {}
+        self._count = options.workers
+        self._complaints, self._complain = multiprocessing.Pipe(duplex=False)
+        self._stopping = False
+        self._early_deaths = 0
+
+    def keep_alive(self) -> None:
+        """Runs the workers until SIGINT or SIGTERM; starts a new one for each that dies."""
+        self._worker.configure_logging()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+        try:
+            # What the workers share stays shared: a collection of theirs would write to all of it.
+            gc.collect()
+            gc.freeze()
+            while not self._stopping:
+                while len(self._processes) < self._count:
+                    self._start()
+                wait([process.sentinel for process in self._processes], timeout=0.5)
+                self._bury()
+        finally:
+            self._end()
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+
+    def _start(self) -> None:
+        process = multiprocessing.get_context("fork").Process(
+            target=_run_worker, args=(self._worker, self._complain, *self._arguments)
+        )
+        process.start()
+        self._processes[process] = time.monotonic()
+
+    def _bury(self) -> None:
+        from prometheus_client.multiprocess import mark_process_dead
+
+        for process, started in list(self._processes.items()):
+            if process.is_alive():
+                continue
+            del self._processes[process]
+            mark_process_dead(process.pid)
+            if self._stopping:
+                continue
+            if self._complaints.poll():
+                raise ServingError(self._complaints.recv())
+            self._early_deaths = self._early_deaths + 1 if time.monotonic() - started < _EARLY_S else 0
+            if self._early_deaths > _MOST_EARLY_DEATHS:
+                raise ServingError(f"workers die as soon as they start (exit code {process.exitcode}): see the log")
+            logger.warning("worker %d died with exit code %s: starting another", process.pid, process.exitcode)
+
+    def _end(self) -> None:
+        for process in self._processes:
+            process.terminate()
+        deadline = time.monotonic() + self._grace_s + 5
+        for process in self._processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def _run_worker(worker, complain: Connection, out: Path, options: ServerOptions, api_key: str | None) -> None:  # type: ignore[no-untyped-def]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        worker.run_worker(out, options, api_key)
+    except ServingError as error:
+        complain.send(str(error))
+        sys.exit(2)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _import_worker():  # type: ignore[no-untyped-def]
+    # KServe reads the command line when it is imported.
+    arguments, sys.argv = sys.argv, sys.argv[:1]
+    try:
+        from serving import worker
+    finally:
+        sys.argv = arguments
+    return worker
 
 
 def _check_address(host: str, port: int) -> None:
@@ -100,3 +161,25 @@ def _check_address(host: str, port: int) -> None:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ServingError(f"cannot listen on {host} port {port}: {reason}: choose another host or port") from error
+
+
+def _check_certificate(options: ServerOptions) -> None:
+    if options.tls_cert is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(options.tls_cert, options.tls_key)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ServingError(f"{options.tls_cert}, {options.tls_key}: not a certificate and its key: {reason}") from error
+
+
+def _read_api_key(file: Path | None) -> str | None:
+    if file is None:
+        return os.environ.get(API_KEY_VARIABLE) or None
+    try:
+        key = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ServingError(f"{file}: the API key cannot be read: {getattr(error, 'strerror', error)}") from error
+    if not key:
+        raise ServingError(f"{file}: is empty: write the API key into it")
+    return key

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import functools
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
+import tf_keras as keras
 
 from trainer_module import features
+from trainer_module.errors import UserError
 from trainer_module.folding import fold_batch_norm
 from trainer_module.preprocessing import decode_images
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import tf_keras as keras
-
 # The file beside Format-Serving in the Trainer's model artifact: the model that Compression goes on from.
 KERAS_MODEL_FILE = "keras_model.keras"
+# Where TensorFlow Serving expects what it need not load: layers and classes, so that the model can be compressed later.
+ARCHITECTURE_FILE = "assets.extra/architecture.json"
 # Folding changes no more than the rounding of float32; a larger difference of a probability is a fault of the folding.
 FOLDING_TOLERANCE = 1e-4
 CHECKED_IMAGES = 32
@@ -110,6 +113,36 @@ def save_serving_model(
         model = _checked_fold(model, _noise(image_size) if images is None else images[:CHECKED_IMAGES])
     module = ServingModel(model, class_names, image_size)
     tf.saved_model.save(module, directory, signatures=module.signatures())
+    architecture = f"{directory}/{ARCHITECTURE_FILE}"
+    tf.io.gfile.makedirs(architecture.rpartition("/")[0])
+    with tf.io.gfile.GFile(architecture, "w") as file:
+        file.write(json.dumps({"model": model.get_config(), "classes": list(class_names)}))
+
+
+def load_serving_model(directory: str) -> tuple[keras.Model, list[str]]:
+    """Reads the classifier back from what `save_serving_model` wrote.
+
+    Args:
+        directory: A SavedModel.
+
+    Returns:
+        The Keras model, and the names of its classes.
+
+    Raises:
+        UserError: It is no SavedModel of Trimline's.
+    """
+    try:
+        with tf.io.gfile.GFile(f"{directory}/{ARCHITECTURE_FILE}") as file:
+            described = json.loads(file.read())
+        model = keras.Model.from_config(described["model"])
+        saved = tf.saved_model.load(directory)
+        model.set_weights([weight.numpy() for weight in saved.weights])
+    except (tf.errors.OpError, OSError, ValueError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{directory}: is no SavedModel that trimline run has written ({reason}); give one, or a .keras file"
+        ) from None
+    return model, described["classes"]
 
 
 def _checked_fold(model: keras.Model, images: np.ndarray) -> keras.Model:

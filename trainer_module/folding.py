@@ -73,7 +73,7 @@ class _Graph:
         removed = self._entry(name)
         self.config["layers"].remove(removed)
         for reference in self._references_to(name):
-            (source,) = _references(removed["inbound_nodes"][reference[1]])
+            (source,) = references(removed["inbound_nodes"][reference[1]])
             reference[:3] = source[:3]
 
     def _only_consumer(self, name: str) -> keras.layers.Layer | None:
@@ -84,23 +84,23 @@ class _Graph:
 
     @staticmethod
     def _takes_only(layer: dict[str, Any], name: str) -> bool:
-        return [reference[0] for reference in _references(layer["inbound_nodes"])] == [name]
+        return [reference[0] for reference in references(layer["inbound_nodes"])] == [name]
 
     def _references_to(self, name: str) -> list[list[Any]]:
         takers = [layer["inbound_nodes"] for layer in self.config["layers"]]
-        return [reference for reference in _references([*takers, self.config["output_layers"]]) if reference[0] == name]
+        return [reference for reference in references([*takers, self.config["output_layers"]]) if reference[0] == name]
 
     def _entry(self, name: str) -> dict[str, Any]:
         return next(layer for layer in self.config["layers"] if layer["name"] == name)
 
 
-def _references(nodes: Any) -> Iterator[list[Any]]:
+def references(nodes: Any) -> Iterator[list[Any]]:
     """Yields each [layer, call of it, output of that call, ...] in a part of a model's configuration."""
     if isinstance(nodes, list) and len(nodes) >= 3 and isinstance(nodes[0], str) and isinstance(nodes[1], int):
         yield nodes
     children = nodes.values() if isinstance(nodes, dict) else nodes if isinstance(nodes, list) else ()
     for child in children:
-        yield from _references(child)
+        yield from references(child)
 
 
 def _is_linear_convolution(layer: keras.layers.Layer) -> bool:

@@ -100,6 +100,20 @@ def measure(file_patterns: Sequence[str]) -> Records:
     )
 
 
+def from_arrays(images: np.ndarray, labels: np.ndarray) -> Records:
+    """Makes a split of images that are in memory already.
+
+    Args:
+        images: uint8 [N, S, S, 3].
+        labels: Their classes, integers [N].
+
+    Returns:
+        The split.
+    """
+    with tf.device("CPU"):
+        return Records((), len(images), images.nbytes, labels.astype(np.int64), tf.Variable(images, trainable=False))
+
+
 def label_counts(records: Records, classes: int) -> np.ndarray:
     """Counts the examples of each class.
 

@@ -130,13 +130,36 @@ def _fused_block(x: keras.KerasTensor, width: int, strides: int, expansion: int,
     return _project(x, inner, width, name)
 
 
+def _residual_block(x: keras.KerasTensor, width: int, strides: int, expansion: int, name: str) -> keras.KerasTensor:
+    del expansion
+    inner = _conv_bn_relu(x, width, strides=strides, name=f"{name}_first")
+    if inner.shape == x.shape:
+        return _add(x, _conv_bn(inner, width, gamma="zeros", name=f"{name}_second"), name)
+    shortcut = _conv_bn(x, width, kernel=1, strides=strides, name=f"{name}_shortcut")
+    return _add(shortcut, _conv_bn(inner, width, name=f"{name}_second"), name)
+
+
 def _project(shortcut: keras.KerasTensor, inner: keras.KerasTensor, width: int, name: str) -> keras.KerasTensor:
     # Without an activation: a ReLU would lose what the few channels carry (arXiv:1801.04381, section 3.2).
     project = functools.partial(_conv_bn, inner, width, kernel=1, name=f"{name}_project")
     if shortcut.shape[1:] != (*inner.shape[1:3], width):
         return project()
-    # Starts as the identity, which steadies the first steps of a deep network (arXiv:1706.02677, section 5.1).
-    return keras.layers.Add(name=f"{name}_add")([shortcut, project(gamma="zeros")])
+    return _add(shortcut, project(gamma="zeros"), name)
 
 
-_BLOCKS = {"conv": _conv_block, "separable": _separable_block, "inverted": _inverted_block, "fused": _fused_block}
+def _add(shortcut: keras.KerasTensor, branch: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Adds a branch to its shortcut.
+
+    Where both have one shape the branch's last gamma is zero, so that the block starts as the identity, which steadies
+    the first steps of a deep network (arXiv:1706.02677, section 5.1).
+    """
+    return keras.layers.Add(name=f"{name}_add")([shortcut, branch])
+
+
+_BLOCKS = {
+    "conv": _conv_block,
+    "separable": _separable_block,
+    "inverted": _inverted_block,
+    "fused": _fused_block,
+    "residual": _residual_block,
+}

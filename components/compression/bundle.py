@@ -60,13 +60,14 @@ def write_bundle(content: BundleContent, directory: Path) -> None:
         partial = Path(scratch) / directory.name
         partial.mkdir()
         shutil.copyfile(content.model, partial / MODEL_FILE)
-        (partial / LABELS_FILE).write_text(_label_lines(content.class_names), encoding="utf-8")
+        (partial / LABELS_FILE).write_text(label_lines(content.class_names), encoding="utf-8")
         description = json.dumps(_describe(content, partial), indent=2, ensure_ascii=False)
         (partial / DESCRIPTION_FILE).write_text(f"{description}\n", encoding="utf-8")
         partial.rename(directory)
 
 
-def _label_lines(class_names: Sequence[str]) -> str:
+def label_lines(class_names: Sequence[str]) -> str:
+    """Returns the content of labels.txt, a line for each class; raises UserError for a name that fills none or two."""
     for name in class_names:
         if name.splitlines() != [name]:
             raise UserError(f"class name {name!r} is empty or has a line break; rename its folder in data.path")

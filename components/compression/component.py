@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from tfx.dsl.components.base import base_component, executor_spec
@@ -13,9 +12,10 @@ from components.compression.executor import Executor
 from components.compression.spec import CompressionReport, CompressionSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tfx.types.channel import BaseChannel
+
+    from components.compression.settings import CompressionSettings
+    from trainer_module.settings import TrainingSettings
 
 
 class Compression(base_component.BaseComponent):
@@ -34,42 +34,31 @@ class Compression(base_component.BaseComponent):
         transformed_examples: BaseChannel,
         transform_graph: BaseChannel,
         *,
-        stages: Sequence[str],
-        max_accuracy_drop: float,
+        settings: CompressionSettings,
+        training: TrainingSettings,
+        checkpoints: str,
         version: str,
-        max_bytes: int | None = None,
-        max_latency_ms: float | None = None,
-        seed: int | None = None,
-        fold_batch_norm: bool = True,
     ) -> None:
         """Describes the component.
 
         Args:
             model: The Trainer's model.
-            transformed_examples: Transform's examples; train calibrates, validation measures.
+            transformed_examples: Transform's examples; train fine-tunes and calibrates, validation measures.
             transform_graph: Transform's graph, for the names of the classes.
-            stages: Keys of `engine.STAGES`; with none, only the float32 variant is made.
-            max_accuracy_drop: How far the validation accuracy may be below the float model's, as a share.
+            settings: Stages, how far they go, and the budget.
+            training: Settings of the training, which the stages that fine-tune follow.
+            checkpoints: Directory, path or URI, where finished fine-tunings are kept, so that an execution that was
+                killed goes on where it was; a subdirectory for each set of inputs and settings is made there.
             version: Version of this package: another version must not take a cached result of this one.
-            max_bytes: Largest .tflite file.
-            max_latency_ms: Longest median time for one image on one thread.
-            seed: Makes the choice of the calibration images repeatable.
-            fold_batch_norm: Whether `saved_model` has its batch normalisations folded into its convolutions.
         """
-        limits = {
-            "max_bytes": max_bytes,
-            "max_latency_ms": None if max_latency_ms is None else float(max_latency_ms),
-            "seed": seed,
-        }
         spec = CompressionSpec(
             model=model,
             transformed_examples=transformed_examples,
             transform_graph=transform_graph,
-            stages=json.dumps(list(stages)),
-            max_accuracy_drop=float(max_accuracy_drop),
+            settings=settings.model_dump_json(),
+            training=training.model_dump_json(),
+            checkpoints=checkpoints,
             version=version,
-            fold_batch_norm=int(fold_batch_norm),
-            **{name: value for name, value in limits.items() if value is not None},
             saved_model=Channel(type=standard_artifacts.Model),
             tflite_model=Channel(type=standard_artifacts.Model),
             report=Channel(type=CompressionReport),

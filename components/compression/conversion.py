@@ -20,7 +20,7 @@ from components.compression import packing
 from components.compression.errors import VariantError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     import tf_keras as keras
@@ -29,43 +29,62 @@ if TYPE_CHECKING:
 INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"
 _SIGNATURE = "serving_default"
+# MLIR also spells out every scale of every tensor.
+_LONGEST_REASON = 200
 
 
 class Converter:
     """Converts one classifier into any of `VARIANTS`.
 
     Every variant takes one image [1, S, S, 3] named `image` and answers [1, C] named `probabilities`. The integer
-    variants take and give uint8, the others float32; pixels are in [0, 255] before the input's quantisation.
+    variants take and give uint8 unless told otherwise, the others float32; pixels are in [0, 255] before the input's
+    quantisation.
     """
 
-    def __init__(self, model: keras.Model, representative: np.ndarray, directory: Path) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        representative: np.ndarray,
+        directory: Path,
+        *,
+        float_ends: bool = False,
+        metadata: Mapping[str, bytes] | None = None,
+    ) -> None:
         """Traces the model once for all conversions.
 
         Args:
             model: float32 pixels [N, S, S, 3] in [0, 255] -> probabilities [N, C].
             representative: uint8 images [M, S, S, 3], M > 0, that set the ranges of the activations.
             directory: Where the SavedModel that the converter reads is written.
+            float_ends: Whether the integer variants take and give float32.
+            metadata: What is put into every file beside the network, by name.
         """
+        self._end_type = tf.float32 if float_ends else tf.uint8
+        self._metadata = metadata or {}
         self._saved_model = str(directory)
         self._representative = _with_full_range(representative)
         _save_for_conversion(model, self._saved_model, representative.shape[1])
 
-    def convert(self, variant: str) -> bytes:
+    def convert(self, variant: str, *, narrow: bool = False) -> bytes:
         """Makes one variant.
 
         Args:
             variant: One of `VARIANTS`.
+            narrow: Whether kernels that use no more than 4 bits are packed two weights to a byte.
 
         Returns:
             Content of the .tflite file.
 
         Raises:
-            VariantError: TensorFlow or LiteRT could not convert the model.
+            VariantError: TensorFlow or LiteRT could not convert the model, or no kernel is narrow.
         """
         try:
             with _without_chatter():
                 model = packing.unpack(VARIANTS[variant](self))
                 _name_ends(model)
+                packing.replace_metadata(model, self._metadata)
+                if narrow:
+                    packing.narrow_weights(model)
                 return packing.pack(model)
         # The converters raise whatever their parts raise, and one variant's failure must not end the others.
         except Exception as error:
@@ -90,8 +109,7 @@ class Converter:
         converter = self._converter(tf.lite.Optimize.DEFAULT)
         converter.representative_dataset = self._samples
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = tf.uint8
-        converter.inference_output_type = tf.uint8
+        converter.inference_input_type = converter.inference_output_type = self._end_type
         return converter.convert()
 
     def _int8_litert(self) -> bytes:
@@ -106,7 +124,7 @@ class Converter:
         ranges.calibrate({_SIGNATURE: [{INPUT_NAME: sample} for [sample] in self._samples()]}, recipes)
         quantization = quantizer.Quantizer(self._float32_bytes, recipes.get_quantization_recipe())
         quantized = bytes(quantization.quantize(ranges.get_model_qsvs()).quantized_model)
-        return modify_model_io_type(quantized, tf.uint8, tf.uint8)
+        return quantized if self._end_type == tf.float32 else modify_model_io_type(quantized, tf.uint8, tf.uint8)
 
     def _converter(self, *optimizations: tf.lite.Optimize) -> tf.lite.TFLiteConverter:
         converter = tf.lite.TFLiteConverter.from_saved_model(self._saved_model)
@@ -165,4 +183,5 @@ def _without_chatter() -> Iterator[None]:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # MLIR puts the call stack in front of what it has to say.
-    return re.sub(r"<unknown>:0: error: loc\(.*\): ", " ", lines[0])
+    line = re.sub(r"<unknown>:0: error: loc\(.*\): ", " ", lines[0])
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."

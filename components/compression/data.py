@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trainer_module.errors import UserError
+from trainer_module.input_pipeline import load_arrays, measure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from trainer_module.input_pipeline import Records
 
 # TensorFlow's guide to post-training quantisation asks for 100 to 500 samples.
 REPRESENTATIVE_IMAGES = 256
+# Enough to find as many calibration images of a rare class as of the others, and little enough for the memory.
+_CALIBRATION_POOL = 16 * REPRESENTATIVE_IMAGES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +32,37 @@ class LabelledImages:
 
     images: np.ndarray
     labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """The images that compression works with.
+
+    Attributes:
+        calibration: Some training images, which set the ranges of integers and say what each layer can lose.
+        validation: The images that decide.
+        train: The whole training split, for the stages that fine-tune; None rules those out.
+    """
+
+    calibration: LabelledImages
+    validation: LabelledImages
+    train: Records | None = None
+
+
+def load_splits(train: Sequence[str], validation: Sequence[str], image_size: int, seed: int) -> Splits:
+    """Loads transformed examples.
+
+    Args:
+        train: Glob patterns of the training split's files.
+        validation: Those of the validation split.
+        image_size: Side of the images, in pixels.
+        seed: Of the choice of the calibration images.
+
+    Returns:
+        The images.
+    """
+    calibration = LabelledImages(*load_arrays(train, image_size, limit=_CALIBRATION_POOL, seed=seed))
+    return Splits(calibration, LabelledImages(*load_arrays(validation, image_size)), measure(train))
 
 
 def choose_representative(train: LabelledImages, seed: int, count: int = REPRESENTATIVE_IMAGES) -> np.ndarray:

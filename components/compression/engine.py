@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -12,24 +13,51 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from components.compression import checks, conversion
-from components.compression.data import LabelledImages, choose_representative
+from components.compression import checks, stages
+from components.compression.bundle import LABELS_FILE, label_lines
+from components.compression.data import LabelledImages, Splits, choose_representative
 from components.compression.errors import VariantError
+from components.compression.fine_tuning import FineTuner
+from components.compression.flatbuffer import Kernel, ModelFile
+from components.compression.kernels import require_known_layers
 from components.compression.measurement import Measurement, measure, top1_accuracy
 from components.compression.selection import Budget, excesses, select
+from components.compression.store import Store
+from trainer_module.acceleration import Acceleration
 from trainer_module.errors import UserError
 from trainer_module.files import write_whole
+from trainer_module.folding import fold_batch_norm
+from trainer_module.models import build_model
+from trainer_module.settings import ModelSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import tf_keras as keras
 
+    from components.compression.settings import BudgetSettings, CompressionSettings
+    from trainer_module.settings import TrainingSettings
+
 _logger = logging.getLogger(__name__)
 
-# Every stage with the variants that it adds to the plain float32 conversion.
-STAGES = {"quantize": tuple(name for name in conversion.VARIANTS if name != "float32")}
 _PREDICTION_BATCH = 64
+_FLOAT_BYTES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuning:
+    """How the Trainer trained, which the stages that fine-tune follow.
+
+    Attributes:
+        training: Its settings.
+        how: How its steps were executed.
+        checkpoints: Directory where finished fine-tunings are kept until the end, for these inputs and settings alone;
+            None keeps none.
+    """
+
+    training: TrainingSettings
+    how: Acceleration = dataclasses.field(default_factory=Acceleration)
+    checkpoints: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,12 +82,14 @@ class Variant:
     Attributes:
         name: Name of the variant.
         path: Its .tflite file.
+        model: The float model behind it.
         checks: Names of the checks that it passed.
         measurement: Its figures.
     """
 
     name: str
     path: Path
+    model: keras.Model
     checks: tuple[str, ...]
     measurement: Measurement
 
@@ -81,60 +111,117 @@ class Result:
 
 def compress(
     model: keras.Model,
-    *,
-    train: LabelledImages,
-    validation: LabelledImages,
-    stages: Sequence[str],
-    budget: Budget,
+    splits: Splits,
+    settings: CompressionSettings,
     directory: Path,
+    *,
+    fine_tuning: FineTuning | None = None,
+    class_names: Sequence[str] = (),
     seed: int = 0,
 ) -> Result:
     """Makes, checks and measures the variants of a model and selects the smallest inside the budget.
 
     Args:
         model: float32 pixels [N, S, S, 3] in [0, 255] -> probabilities [N, C].
-        train: Images to calibrate with.
-        validation: Images to measure the accuracy with.
-        stages: Keys of `STAGES`; with none there is only the float32 variant.
-        budget: What the shipped model may cost.
+        splits: The images.
+        settings: Stages, how far they go, and the budget.
         directory: Existing directory where every variant that converts is kept as `<name>.tflite`.
+        fine_tuning: Needed by every stage but quantize.
+        class_names: Names of the C classes in the order of the outputs, which every file then holds as labels.txt.
         seed: Makes the choice of the calibration images repeatable.
 
     Returns:
         The selected variant and the report.
 
     Raises:
-        UserError: A stage is unknown, a split is empty, the model's predictions are not finite, or no variant passes
-            its checks or fits the budget.
+        UserError: A split is empty, the model has layers that a stage does not know, its predictions are not finite,
+            or no variant passes its checks or fits the budget. What was fine-tuned by then is kept.
     """
     start = time.perf_counter()
-    names = _variant_names(stages)
-    representative = choose_representative(train, seed)
-    parent = _measure_parent(model, validation)
-    variants, dropped = _make_variants(names, parent, representative, validation, directory)
+    representative = choose_representative(splits.calibration, seed)
+    folded = _foldable(model, settings)
+    parent = _measure_parent(model, splits.validation)
+    store = Store(None if fine_tuning is None else fine_tuning.checkpoints)
+    with tempfile.TemporaryDirectory() as scratch:
+        variants: list[Variant] = []
+        job = stages.Job(
+            model,
+            folded,
+            settings,
+            representative,
+            splits.calibration,
+            splits.validation,
+            parent.accuracy,
+            Path(scratch),
+            lambda: _better_quantizer(variants),
+            _tuner(folded, splits, settings, fine_tuning, store),
+            _metadata(class_names),
+        )
+        _make_variants(job, parent, directory, variants)
     if not variants:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in dropped.items())
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in job.dropped.items())
         raise UserError(f"compression: no variant passed its checks ({reasons}); choose another model.architecture")
-    measurements = {variant.name: variant.measurement for variant in variants}
-    selected = select(measurements, parent.accuracy, budget)
+    budget = _budget(settings.budget)
+    chosen = select({variant.name: variant.measurement for variant in variants}, parent.accuracy, budget)
+    selected = next(variant for variant in variants if variant.name == chosen)
     report = {
-        "stages": list(stages),
+        "settings": settings.model_dump(mode="json"),
+        "stages": list(settings.stages),
         "budget": dataclasses.asdict(budget),
         "parent": _parent_row(parent),
+        "naive": _naive_row(model),
         "calibration_images": len(representative),
-        "variants": [_row(variant, parent, budget) for variant in variants],
-        "dropped": [{"name": name, "reason": reason} for name, reason in dropped.items()],
-        "selected": selected,
+        "variants": [_row(variant, parent, variants, _naive_row(model)["bytes"], budget) for variant in variants],
+        "dropped": [{"name": name, "reason": reason} for name, reason in job.dropped.items()],
+        "done": job.notes,
+        "skipped": {stage: [dataclasses.asdict(skip) for skip in skips] for stage, skips in job.skipped.items()},
+        "selected": chosen,
         "seconds": time.perf_counter() - start,
     }
-    return Result(model, next(variant for variant in variants if variant.name == selected), report)
+    store.clear()
+    return Result(selected.model, selected, report)
 
 
-def _variant_names(stages: Sequence[str]) -> list[str]:
-    for stage in stages:
-        if stage not in STAGES:
-            raise UserError(f"compression.stages: there is no stage {stage!r}; choose from {', '.join(STAGES)}")
-    return ["float32", *(name for stage in STAGES if stage in stages for name in STAGES[stage])]
+def _foldable(model: keras.Model, settings: CompressionSettings) -> keras.Model | None:
+    """Folds the model for the stages that fine-tune; None if there is none."""
+    fine = [stage for stage in settings.stages if stage != "quantize"]
+    if not fine:
+        return None
+    folded = fold_batch_norm(model)
+    require_known_layers(folded, fine)
+    return folded
+
+
+def _tuner(
+    folded: keras.Model | None,
+    splits: Splits,
+    settings: CompressionSettings,
+    fine_tuning: FineTuning | None,
+    store: Store,
+) -> FineTuner | None:
+    if folded is None:
+        return None
+    if fine_tuning is None or splits.train is None:
+        raise ValueError(f"the stages {settings.stages} need the training split and how it was trained on")
+    if not splits.train.count:
+        raise UserError("compression: the train split is empty, so nothing can be fine-tuned; add images to it")
+    deadline = math.inf if settings.time_budget_s is None else time.monotonic() + settings.time_budget_s
+    return FineTuner(settings, fine_tuning.training, splits.train, folded, fine_tuning.how, store, deadline)
+
+
+def _metadata(class_names: Sequence[str]) -> dict[str, bytes]:
+    return {LABELS_FILE: label_lines(class_names).encode()} if class_names else {}
+
+
+def _budget(settings: BudgetSettings) -> Budget:
+    return Budget(settings.max_accuracy_drop, settings.max_bytes, settings.max_latency_ms, settings.size)
+
+
+def _better_quantizer(variants: list[Variant]) -> str:
+    """Names the post-training quantiser that did the parent the least harm: TensorFlow's converter, or LiteRT's."""
+    tried = [variant for variant in variants if variant.name in ("int8", "int8_litert")]
+    best = max(tried, key=lambda v: (v.measurement.accuracy, v.measurement.agreement), default=None)
+    return "int8" if best is None else best.name
 
 
 def _measure_parent(model: keras.Model, validation: LabelledImages) -> Parent:
@@ -150,35 +237,45 @@ def _measure_parent(model: keras.Model, validation: LabelledImages) -> Parent:
     return Parent(model, probabilities, top1_accuracy(probabilities, validation.labels))
 
 
-def _make_variants(
-    names: Sequence[str], parent: Parent, representative: np.ndarray, validation: LabelledImages, directory: Path
-) -> tuple[list[Variant], dict[str, str]]:
-    variants, dropped = [], {}
-    with tempfile.TemporaryDirectory() as scratch:
-        converter = conversion.Converter(parent.model, representative, Path(scratch))
-        for name in names:
-            path = directory / f"{name}.tflite"
-            try:
-                write_whole(path, converter.convert(name))
-                variants.append(_examine(name, path, parent, validation))
-            except VariantError as error:
-                dropped[name] = str(error)
-                _logger.warning("Compression variant %s is dropped: %s", name, error)
-    return variants, dropped
+def _make_variants(job: stages.Job, parent: Parent, directory: Path, variants: list[Variant]) -> None:
+    """Makes every candidate; those that pass their checks are appended to `variants`, the others noted in the job."""
+    reference: list[Kernel] = []
+    for candidate in stages.candidates(job):
+        path = directory / f"{candidate.name}.tflite"
+        try:
+            write_whole(path, candidate.convert())
+            reference = reference or ModelFile(path).kernels
+            variants.append(_examine(candidate, path, parent, job.validation, reference))
+        except VariantError as error:
+            job.drop(candidate.name, error)
 
 
-def _examine(name: str, path: Path, parent: Parent, validation: LabelledImages) -> Variant:
+def _examine(
+    candidate: stages.Candidate, path: Path, parent: Parent, validation: LabelledImages, reference: list[Kernel]
+) -> Variant:
     classifier = checks.load(path)
     checks.check_covers_pixels(classifier)
     passed = ["loads", "covers_pixels"]
-    if name in conversion.INTEGER_VARIANTS:
-        checks.check_integer_only(path)
+    if candidate.integer:
+        checks.check_integer_only(path, float_ends=classifier.input.scale is None)
         passed.append("integer_only")
+    if candidate.sparsity:
+        checks.check_sparsity(path, candidate.sparsity)
+        passed.append("sparsity")
+    if candidate.clusters:
+        checks.check_clusters(path, *candidate.clusters)
+        passed.append("clusters")
+    larger = path.with_name(f"{candidate.larger}.tflite")
+    if candidate.larger and larger.exists():
+        checks.check_shrunk(path, larger)
+        passed.append("shrunk")
     probabilities = checks.predict(classifier, validation.images)
     passed.append("finite")
+    checks.check_kernels(path, reference)
+    passed.append("kernels_alive")
     figures = measure(path, probabilities, validation.labels, parent.probabilities, validation.images[0])
-    _logger.info("Compression variant %s: %s", name, figures)
-    return Variant(name, path, tuple(passed), figures)
+    _logger.info("Compression variant %s: %s", candidate.name, figures)
+    return Variant(candidate.name, path, candidate.model, tuple(passed), figures)
 
 
 def _parent_row(parent: Parent) -> dict[str, Any]:
@@ -189,11 +286,22 @@ def _parent_row(parent: Parent) -> dict[str, Any]:
     }
 
 
-def _row(variant: Variant, parent: Parent, budget: Budget) -> dict[str, Any]:
+def _naive_row(model: keras.Model) -> dict[str, Any]:
+    """Says how large the lesson's naive network would be for the same images and classes."""
+    naive = build_model(ModelSettings(architecture="naive"), max(model.input_shape[1], 16), model.output_shape[-1])
+    return {"params": naive.count_params(), "bytes": _FLOAT_BYTES * naive.count_params()}
+
+
+def _row(variant: Variant, parent: Parent, variants: list[Variant], naive_bytes: int, budget: Budget) -> dict[str, Any]:
     over = excesses(variant.measurement, parent.accuracy, budget)
+    size = variant.measurement.deflated_bytes
+    lean = next((v.measurement.bytes for v in variants if v.name == "float32"), None)
     return {
         "name": variant.name,
         **dataclasses.asdict(variant.measurement),
+        "times_smaller_than_naive": naive_bytes / size,
+        "times_smaller_than_float32": None if lean is None else lean / size,
+        "layers": [kernel.to_json() for kernel in ModelFile(variant.path).kernels],
         "checks": list(variant.checks),
         "within_budget": not over,
         "reason": "; ".join(excess.reason for excess in over) or None,

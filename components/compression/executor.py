@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import tensorflow_transform as tft
 import tf_keras as keras
 from tfx.dsl.components.base import base_executor
+from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
 from components.compression.bundle import BundleContent, write_bundle
-from components.compression.data import REPRESENTATIVE_IMAGES, LabelledImages
-from components.compression.engine import compress
-from components.compression.selection import Budget
+from components.compression.data import load_splits
+from components.compression.engine import FineTuning, Result, compress
+from components.compression.settings import CompressionSettings
 from components.compression.spec import (
     EXAMPLES_KEY,
     MODEL_KEY,
@@ -26,19 +27,22 @@ from components.compression.spec import (
     TRANSFORM_GRAPH_KEY,
 )
 from trainer_module import features
+from trainer_module.acceleration import Acceleration
+from trainer_module.checkpoints import fingerprint
 from trainer_module.export import KERAS_MODEL_FILE, save_serving_model
-from trainer_module.input_pipeline import load_arrays
 from trainer_module.preprocessing import class_names
+from trainer_module.run import TRAINING_FILE
+from trainer_module.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tfx.types.artifact import Artifact
 
+    from components.compression.data import Splits
+
 REPORT_FILE = "report.json"
 VARIANTS_DIRECTORY = "variants"
-# Enough to find as many calibration images of a rare class as of the others, and little enough for the memory.
-_CALIBRATION_POOL = 16 * REPRESENTATIVE_IMAGES
 
 
 class Executor(base_executor.BaseExecutor):
@@ -61,44 +65,83 @@ class Executor(base_executor.BaseExecutor):
             UserError: See `engine.compress` and `bundle.write_bundle`.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
-        seed = exec_properties.get("seed") or 0
+        settings = CompressionSettings.model_validate_json(exec_properties["settings"])
+        training = TrainingSettings.model_validate_json(exec_properties["training"])
         # Local, because neither Keras nor the interpreter reads an object store; what is done is copied out.
         with tempfile.TemporaryDirectory() as scratch:
             work = Path(scratch)
-            model = _load_model(input_dict, work)
-            image_size = model.input_shape[1]
             variants = work / REPORT_KEY / VARIANTS_DIRECTORY
             variants.mkdir(parents=True)
-            validation = _load_split(input_dict, features.VALIDATION_SPLIT, image_size)
-            result = compress(
-                model,
-                train=_load_split(input_dict, features.TRAIN_SPLIT, image_size, limit=_CALIBRATION_POOL, seed=seed),
-                validation=validation,
-                stages=json.loads(exec_properties["stages"]),
-                budget=_budget(exec_properties),
-                directory=variants,
-                seed=seed,
+            splits = load_splits(
+                _patterns(input_dict, features.TRAIN_SPLIT),
+                _patterns(input_dict, features.VALIDATION_SPLIT),
+                training.image_size,
+                training.seed or 0,
             )
             names = class_names(tft.TFTransformOutput(_uri(input_dict, TRANSFORM_GRAPH_KEY)))
-            content = BundleContent(
-                name=result.selected.name,
-                model=result.selected.path,
+            result = compress(
+                _load_model(input_dict, work),
+                splits,
+                settings,
+                variants,
+                fine_tuning=_fine_tuning(input_dict, training, exec_properties),
                 class_names=names,
-                measurement=result.selected.measurement,
-                lineage=_lineage(input_dict),
+                seed=training.seed or 0,
             )
-            write_bundle(content, work / TFLITE_MODEL_KEY)
-            (work / REPORT_KEY / REPORT_FILE).write_text(json.dumps(result.report, indent=2), encoding="utf-8")
-            io_utils.copy_dir(str(work / REPORT_KEY), _uri(output_dict, REPORT_KEY))
-            io_utils.copy_dir(str(work / TFLITE_MODEL_KEY), _serving_directory(output_dict, TFLITE_MODEL_KEY))
-            save_serving_model(
-                result.model,
-                _serving_directory(output_dict, SAVED_MODEL_KEY),
-                names,
-                image_size,
-                fold=bool(exec_properties.get("fold_batch_norm", 1)),
-                images=validation.images,
-            )
+            _write_outputs(result, splits, names, training, work, input_dict, output_dict)
+
+
+def _write_outputs(
+    result: Result,
+    splits: Splits,
+    names: Sequence[str],
+    training: TrainingSettings,
+    work: Path,
+    inputs: Mapping[str, list[Artifact]],
+    outputs: Mapping[str, list[Artifact]],
+) -> None:
+    content = BundleContent(
+        name=result.selected.name,
+        model=result.selected.path,
+        class_names=names,
+        measurement=result.selected.measurement,
+        lineage=_lineage(inputs),
+    )
+    write_bundle(content, work / TFLITE_MODEL_KEY)
+    (work / REPORT_KEY / REPORT_FILE).write_text(json.dumps(result.report, indent=2), encoding="utf-8")
+    io_utils.copy_dir(str(work / REPORT_KEY), _uri(outputs, REPORT_KEY))
+    io_utils.copy_dir(str(work / TFLITE_MODEL_KEY), _serving_directory(outputs, TFLITE_MODEL_KEY))
+    save_serving_model(
+        result.model,
+        _serving_directory(outputs, SAVED_MODEL_KEY),
+        names,
+        training.image_size,
+        fold=training.acceleration.fold_batch_norm,
+        images=splits.validation.images,
+    )
+
+
+def _patterns(inputs: Mapping[str, list[Artifact]], split: str) -> list[str]:
+    return [io_utils.all_files_pattern(uri) for uri in artifact_utils.get_split_uris(inputs[EXAMPLES_KEY], split)]
+
+
+def _fine_tuning(
+    inputs: Mapping[str, list[Artifact]], training: TrainingSettings, exec_properties: Mapping[str, Any]
+) -> FineTuning:
+    own = fingerprint(
+        {name: exec_properties[name] for name in ("settings", "training", "version")},
+        [artifact.uri for artifacts in inputs.values() for artifact in artifacts],
+    )
+    return FineTuning(training, _trainers_acceleration(inputs), f"{exec_properties['checkpoints']}/compression-{own}")
+
+
+def _trainers_acceleration(inputs: Mapping[str, list[Artifact]]) -> Acceleration:
+    """Reads how the Trainer executed its steps; plainly, if the model comes from elsewhere."""
+    path = f"{_uri(inputs, MODEL_KEY)}/{TRAINING_FILE}"
+    if not fileio.exists(path):
+        return Acceleration()
+    with fileio.open(path) as file:
+        return Acceleration(**json.loads(file.read())["acceleration"]["chosen"])
 
 
 def _uri(artifacts: Mapping[str, list[Artifact]], key: str) -> str:
@@ -113,22 +156,6 @@ def _load_model(inputs: Mapping[str, list[Artifact]], directory: Path) -> keras.
     local = directory / KERAS_MODEL_FILE
     io_utils.copy_file(f"{_uri(inputs, MODEL_KEY)}/{KERAS_MODEL_FILE}", str(local))
     return keras.models.load_model(local, compile=False)
-
-
-def _load_split(
-    inputs: Mapping[str, list[Artifact]], split: str, image_size: int, limit: int | None = None, seed: int | None = None
-) -> LabelledImages:
-    uris = artifact_utils.get_split_uris(inputs[EXAMPLES_KEY], split)
-    patterns = [io_utils.all_files_pattern(uri) for uri in uris]
-    return LabelledImages(*load_arrays(patterns, image_size, limit=limit, seed=seed))
-
-
-def _budget(exec_properties: Mapping[str, Any]) -> Budget:
-    return Budget(
-        max_accuracy_drop=exec_properties["max_accuracy_drop"],
-        max_bytes=exec_properties.get("max_bytes"),
-        max_latency_ms=exec_properties.get("max_latency_ms"),
-    )
 
 
 def _lineage(inputs: Mapping[str, list[Artifact]]) -> dict[str, int]:

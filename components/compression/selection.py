@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from trainer_module.errors import UserError
 
@@ -25,13 +25,15 @@ class Budget:
     Attributes:
         max_accuracy_drop: How far the validation accuracy may be below the float parent's, as a share: 0.01 is one
             percentage point.
-        max_bytes: Largest file, None for any.
+        max_bytes: Largest size, None for any.
+        size: What `max_bytes` limits: "file", or "deflated" for the size after zlib.
         max_latency_ms: Longest median time for one image on one thread, None for any.
     """
 
     max_accuracy_drop: float
     max_bytes: int | None = None
     max_latency_ms: float | None = None
+    size: Literal["file", "deflated"] = "file"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +65,12 @@ def excesses(measurement: Measurement, parent_accuracy: float, budget: Budget) -
     if drop > budget.max_accuracy_drop + _ROUNDING:
         reason = f"accuracy drop {drop:.4f} > compression.budget.max_accuracy_drop {budget.max_accuracy_drop:g}"
         found.append(Excess(drop - budget.max_accuracy_drop, reason))
-    if budget.max_bytes is not None and measurement.bytes > budget.max_bytes:
-        reason = f"{measurement.bytes} bytes > compression.budget.max_bytes {budget.max_bytes}"
-        found.append(Excess(measurement.bytes / budget.max_bytes - 1, reason))
+    size, unit = measurement.bytes, "bytes"
+    if budget.size == "deflated":
+        size, unit = measurement.deflated_bytes, "bytes deflated"
+    if budget.max_bytes is not None and size > budget.max_bytes:
+        reason = f"{size} {unit} > compression.budget.max_bytes {budget.max_bytes}"
+        found.append(Excess(size / budget.max_bytes - 1, reason))
     if budget.max_latency_ms is not None and measurement.latency_ms > budget.max_latency_ms:
         reason = f"{measurement.latency_ms:.3g} ms > compression.budget.max_latency_ms {budget.max_latency_ms:g}"
         found.append(Excess(measurement.latency_ms / budget.max_latency_ms - 1, reason))
@@ -94,10 +99,14 @@ def select(measurements: Mapping[str, Measurement], parent_accuracy: float, budg
     if fitting:
         limit = _EQUALLY_SMALL * min(measurements[name].deflated_bytes for name in fitting)
         small = (name for name in fitting if measurements[name].deflated_bytes <= limit)
-        return max(small, key=lambda name: (measurements[name].accuracy, measurements[name].agreement))
+        return max(small, key=lambda name: _merits(measurements[name]))
     nearest = min(over, key=lambda name: max(excess.amount for excess in over[name]))
     reasons = " and ".join(excess.reason for excess in over[nearest])
     raise UserError(
         f"compression: none of the variants {', '.join(measurements)} fits the budget; the nearest is {nearest}: "
         f"{reasons}; relax that limit, or train a smaller or more accurate model"
     )
+
+
+def _merits(measurement: Measurement) -> tuple[float, float, float]:
+    return measurement.accuracy, measurement.agreement, -measurement.latency_ms

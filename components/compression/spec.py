@@ -23,15 +23,12 @@ REPORT_KEY = "report"
 
 
 class CompressionSpec(ComponentSpec):
-    """Parameters are those of `Compression`; `stages` is a JSON list, `fold_batch_norm` is 0 or 1."""
+    """Parameters are those of `Compression`; `settings` and `training` are JSON."""
 
     PARAMETERS: ClassVar[dict[str, ExecutionParameter]] = {
-        "stages": ExecutionParameter(type=str),
-        "max_accuracy_drop": ExecutionParameter(type=float),
-        "max_bytes": ExecutionParameter(type=int, optional=True),
-        "max_latency_ms": ExecutionParameter(type=float, optional=True),
-        "seed": ExecutionParameter(type=int, optional=True),
-        "fold_batch_norm": ExecutionParameter(type=int, optional=True),
+        "settings": ExecutionParameter(type=str),
+        "training": ExecutionParameter(type=str),
+        "checkpoints": ExecutionParameter(type=str),
         "version": ExecutionParameter(type=str),
     }
     INPUTS: ClassVar[dict[str, ChannelParameter]] = {

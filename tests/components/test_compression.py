@@ -17,12 +17,13 @@ from tfx.utils import path_utils
 
 from components.compression.component import Compression
 from components.compression.executor import Executor
+from components.compression.settings import BudgetSettings, CompressionSettings
 from components.compression.spec import CompressionReport
 from tests.transformed_files import striped_images, write_transformed
 from trainer_module import features
 from trainer_module.errors import UserError
 from trainer_module.models import build_model
-from trainer_module.settings import ModelSettings
+from trainer_module.settings import AccelerationSettings, ModelSettings, TrainingSettings
 from trainer_module.tflite import TFLiteClassifier
 
 pytestmark = pytest.mark.component
@@ -89,13 +90,23 @@ def outputs_under(root: Path) -> dict[str, list]:
     return artifacts
 
 
-PROPERTIES = {"stages": '["quantize"]', "max_accuracy_drop": 0.05, "version": "0.1.0"}
+def properties(checkpoints: Path, folded: bool = True, **settings: object) -> dict[str, str]:
+    training = TrainingSettings(
+        image_size=IMAGE_SIZE, seed=3, acceleration=AccelerationSettings(fold_batch_norm=folded)
+    )
+    wanted = {"stages": ["quantize"], "budget": {"max_accuracy_drop": 0.05}} | settings
+    return {
+        "settings": CompressionSettings.model_validate(wanted).model_dump_json(),
+        "training": training.model_dump_json(),
+        "checkpoints": str(checkpoints),
+        "version": "0.1.0",
+    }
 
 
 @pytest.fixture(scope="module")
 def outputs(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("outputs")
-    Executor().Do(inputs.artifacts(), outputs_under(root), {**PROPERTIES, "seed": 3})
+    Executor().Do(inputs.artifacts(), outputs_under(root), properties(root / "checkpoints"))
     return root
 
 
@@ -105,7 +116,7 @@ def test_report_tells_all_variants(outputs: Path) -> None:
     assert {"float32", "float16", "dynamic", "int8"} <= names
     assert {path.stem for path in (outputs / "report/variants").iterdir()} == names
     assert report["parent"]["validation_images"] == 40
-    assert report["budget"] == {"max_accuracy_drop": 0.05, "max_bytes": None, "max_latency_ms": None}
+    assert report["budget"] == {"max_accuracy_drop": 0.05, "max_bytes": None, "max_latency_ms": None, "size": "file"}
     assert report["seconds"] > 0
 
 
@@ -134,15 +145,16 @@ def test_both_models_know_the_stripes(outputs: Path) -> None:
 
 @pytest.mark.parametrize("folded", [True, False])
 def test_the_saved_model_is_folded_if_wanted(inputs: Inputs, tmp_path: Path, folded: bool) -> None:
-    properties = {**PROPERTIES, "stages": "[]", "fold_batch_norm": int(folded)}
-    Executor().Do(inputs.artifacts(), outputs_under(tmp_path), properties)
+    Executor().Do(inputs.artifacts(), outputs_under(tmp_path), properties(tmp_path / "checkpoints", folded))
     saved_model = Path(path_utils.serving_model_path(str(tmp_path / "saved_model")))
     assert (b"FusedBatchNorm" in (saved_model / "saved_model.pb").read_bytes()) is not folded
 
 
 def test_budget_reaches_the_engine_and_nothing_is_left(inputs: Inputs, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"compression\.budget\.max_bytes 100"):
-        Executor().Do(inputs.artifacts(), outputs_under(tmp_path), {**PROPERTIES, "stages": "[]", "max_bytes": 100})
+        Executor().Do(
+            inputs.artifacts(), outputs_under(tmp_path), properties(tmp_path / "checkpoints", budget={"max_bytes": 100})
+        )
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -156,9 +168,9 @@ def test_in_a_pipeline_the_stock_pusher_takes_the_bundle(inputs: Inputs, tmp_pat
         model.outputs["result"],
         examples.outputs["result"],
         graph.outputs["result"],
-        stages=[],
-        max_accuracy_drop=0,
-        max_bytes=10**6,
+        settings=CompressionSettings(stages=["quantize"], budget=BudgetSettings(max_bytes=10**6)),
+        training=TrainingSettings(image_size=IMAGE_SIZE),
+        checkpoints=str(tmp_path / "checkpoints"),
         version="0.1.0",
     )
     destination = tfx.proto.PushDestination.Filesystem(base_directory=str(tmp_path / "pushed"))
@@ -177,5 +189,18 @@ def test_in_a_pipeline_the_stock_pusher_takes_the_bundle(inputs: Inputs, tmp_pat
     BeamDagRunner().run(pipeline)
     [version] = (tmp_path / "pushed").iterdir()
     description = json.loads((version / "model.json").read_text(encoding="utf-8"))
-    assert (description["name"], description["labels"]) == ("float32", CLASS_NAMES)
+    assert description["name"].startswith("int8")
+    assert description["labels"] == CLASS_NAMES
     assert len(set(description["lineage"].values())) == 3
+
+
+def test_fine_tuned_stages_go_on_where_they_were_killed(inputs: Inputs, tmp_path: Path) -> None:
+    wanted = properties(tmp_path / "checkpoints", stages=["prune", "quantize"], epochs=1, budget={"max_bytes": 100})
+    with pytest.raises(UserError, match="max_bytes 100"):
+        Executor().Do(inputs.artifacts(), outputs_under(tmp_path), wanted)
+    [kept] = (tmp_path / "checkpoints").glob("compression-*/pruned_0.5.npz")
+    before = kept.stat().st_mtime_ns
+    (tmp_path / "again").mkdir()
+    with pytest.raises(UserError, match="max_bytes 100"):
+        Executor().Do(inputs.artifacts(), outputs_under(tmp_path / "again"), wanted)
+    assert kept.stat().st_mtime_ns == before

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.e2e
 
 TRIMLINE = Path(sys.executable).with_name("trimline")
 QUICK = ("--set", "trainer.epochs=8", "--set", "model.width=0.5")
+# Where it is not about compression, it need not take time.
+PLAIN = (*QUICK, "--set", "compression.stages=[quantize]")
 COMPONENTS = {
     "ImageExampleGen",
     "StatisticsGen",
@@ -91,7 +93,10 @@ def test_the_summary_says_what_was_read_trained_and_shipped(digits):
     assert shipped["accuracy"] > 0.9
     assert shipped["deflated_bytes"] < shipped["bytes"] < 200_000
     assert shipped["latency_ms"] > 0
-    assert {"float32", "float16", "dynamic", "int8"} <= {variant["name"] for variant in summary["variants"]}
+    names = {variant["name"] for variant in summary["variants"]}
+    assert {"float32", "float16", "dynamic", "int8", "qat_int8", "qat_int4", "pruned_int8", "pruned_qat_int4"} <= names
+    assert {"pruned_clustered_int8", "pruned_clustered_qat"} <= names
+    assert summary["dropped_variants"] == []
     assert shipped["name"] in {variant["name"] for variant in summary["variants"]}
     assert summary["acceleration"]["probes"]
 
@@ -219,7 +224,7 @@ def photos(tmp_path_factory):
     # A user's own package of the same name in the working directory.
     (root / "pipeline").mkdir()
     (root / "pipeline" / "__init__.py").write_text("raise ImportError('not this one')")
-    result = _trimline("run", "--data", data, "--output", out, *QUICK, "--set", "data.image_size=32", cwd=root)
+    result = _trimline("run", "--data", data, "--output", out, *PLAIN, "--set", "data.image_size=32", cwd=root)
     return data, out, result
 
 
@@ -236,7 +241,7 @@ def test_what_was_deleted_is_pushed_again(photos):
     data, out, _ = photos
     before = _summary(out)
     shutil.rmtree(out / "pushed")
-    result = _trimline("run", "--data", data, "--output", out, *QUICK, "--set", "data.image_size=32")
+    result = _trimline("run", "--data", data, "--output", out, *PLAIN, "--set", "data.image_size=32")
     assert result.returncode == 0, result.stdout + result.stderr
     assert [Path(push["path"]).is_dir() for push in _summary(out)["pushed"]] == [True, True]
     assert _summary(out)["shipped"] == before["shipped"]
@@ -246,7 +251,7 @@ def test_a_gate_that_is_not_met_refuses_and_pushes_nothing(photos):
     data, out, _ = photos
     before = sorted((out / "pushed").rglob("*"))
     options = ("--set", "data.image_size=32", "--set", "gate.min_accuracy=1.0", "--set", "trainer.epochs=1")
-    result = _trimline("run", "--data", data, "--output", out, *options, "--set", "model.width=0.5")
+    result = _trimline("run", "--data", data, "--output", out, *PLAIN, *options)
     assert result.returncode == 3, result.stdout + result.stderr
     assert "refused by the fidelity and the release gate; saved_model, gate.min_accuracy:" in result.stderr
     assert _summary(out)["status"] == "refused"
@@ -293,3 +298,27 @@ def test_two_runs_on_one_output_at_once_are_refused(tmp_path, digits):
     assert first.wait(300) == 0
     assert second.returncode == 2
     assert "another run is writing there" in second.stderr
+
+
+def test_a_pushed_model_is_compressed_again(digits, tmp_path):
+    out, _, summary, _ = digits
+    model = summary["pushed"][0]["path"]
+    wanted = ("--set", "compression.stages=[quantize]")
+    result = _trimline("compress", "--model", model, "--data", out / "digits", "--output", tmp_path, *wanted)
+    assert result.returncode == 0, result.stdout + result.stderr
+    report = json.loads((tmp_path / "compressed/report.json").read_text())
+    assert report["parent"]["validation_accuracy"] > 0.9
+    assert f"Selected: {report['selected']}" in result.stdout
+    assert (tmp_path / f"compressed/variants/{report['selected']}.tflite").exists()
+    assert (tmp_path / "compressed/saved_model/saved_model.pb").exists()
+    described = json.loads((tmp_path / "compressed/tflite/model.json").read_text())
+    assert sorted(described["labels"]) == [str(digit) for digit in range(10)]
+
+
+def test_a_model_of_other_classes_is_refused(digits, photos, tmp_path):
+    _, _, summary, _ = digits
+    data = photos[0]
+    result = _trimline("compress", "--model", summary["pushed"][0]["path"], "--data", data, "--output", tmp_path)
+    assert result.returncode == 2
+    assert "answers 10 classes, but the photos have 2" in result.stderr
+    assert not (tmp_path / "compressed").exists()

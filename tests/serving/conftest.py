@@ -5,11 +5,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from edge_bundles import BRIGHTEST_CALIBRATED, IMAGE_SIZE, LABELS, write_bundle
-from edge_images import tinted_photos
+from edge_images import encode, photo, tinted_photos
 from edge_servers import RunningServer, run_server
+
+from serving.bundle import load_bundle
+from serving.predictor import Predictor
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
@@ -74,3 +78,23 @@ def server(uint8_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A server of the uint8 bundle, with one worker."""
     with run_server(uint8_bundle, tmp_path_factory.mktemp("server") / "log.txt") as running:
         yield running
+
+
+@pytest.fixture
+def http(server: RunningServer) -> Iterator[httpx.Client]:
+    """A client of the server of the uint8 bundle."""
+    with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def predictor(uint8_bundle: Path) -> Predictor:
+    """The model of the uint8 bundle, without a server."""
+    return Predictor(load_bundle(uint8_bundle))
+
+
+@pytest.fixture(scope="session")
+def files() -> list[bytes]:
+    """Two image files."""
+    rng = np.random.default_rng(9)
+    return [encode(photo(rng, 60, 90), "JPEG"), encode(photo(rng, 40, 20), "PNG")]

@@ -1,11 +1,10 @@
-"""A real server process, asked over HTTP."""
+"""What the stock server gets wrong, and what a server must not do: a real process, asked over a real socket."""
 
-import base64
+import asyncio
 import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +13,29 @@ import numpy as np
 import psutil
 import pytest
 from edge_bundles import IMAGE_SIZE, LABELS
-from edge_images import encode, photo
-from edge_servers import MODEL_NAME, RunningServer, run_server
+from edge_images import encode
+from edge_requests import b64, binary_infer, bytes_tensor, infer_body, probabilities_of
+from edge_servers import INFER, MODEL_NAME, PREDICT, RunningServer, run_server
 from PIL import Image
 
-from serving.bundle import load_bundle
 from serving.errors import ServingError
+from serving.options import ServerOptions
 from serving.predictor import Predictor
 
-PREDICT = f"/v1/models/{MODEL_NAME}:predict"
-INFER = f"/v2/models/{MODEL_NAME}/infer"
 SECRET = "the payload of nobody's business"  # noqa: S105
-
-
-@pytest.fixture
-def http(server: RunningServer) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def predictor(uint8_bundle: Path) -> Predictor:
-    return Predictor(load_bundle(uint8_bundle))
-
-
-@pytest.fixture(scope="module")
-def files() -> list[bytes]:
-    rng = np.random.default_rng(9)
-    return [encode(photo(rng, 60, 90), "JPEG"), encode(photo(rng, 40, 20), "PNG")]
-
-
-def _b64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _infer_body(datatype: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
-    return {"inputs": [{"name": "image_bytes", "datatype": datatype, "shape": shape, "data": data}]}
+# The model fails as soon as a file of this name stands in the server's temporary directory.
+BROKEN_MODEL = """
+import os, tempfile
+from ai_edge_litert.interpreter import Interpreter
+invoke = Interpreter.invoke
+def fail(self):
+    if os.path.exists(os.path.join(tempfile.gettempdir(), "broken")):
+        {failure}
+    return invoke(self)
+Interpreter.invoke = fail
+"""
+FAILING_MODEL = BROKEN_MODEL.format(failure=f'raise RuntimeError("{SECRET}")')
+HANGING_MODEL = BROKEN_MODEL.format(failure="import time; time.sleep(3600)")
 
 
 def _listening(process: psutil.Process) -> set[str]:
@@ -58,181 +44,96 @@ def _listening(process: psutil.Process) -> set[str]:
     return {connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN}
 
 
-def test_v1_takes_all_forms_of_an_image(http: httpx.Client, predictor: Predictor, files: list[bytes]) -> None:
-    pixels = predictor.prepare(files[0])
-    instances = [{"b64": _b64(files[0])}, {"image_bytes": {"b64": _b64(files[1])}}, pixels.tolist()]
-    response = http.post(PREDICT, json={"instances": instances})
-    expected = predictor.predict_images([files[0], files[1], files[0]])
-    assert response.status_code == 200
-    rows = response.json()["predictions"]
-    assert [set(row) for row in rows] == [{"label", "probabilities"}] * 3
-    np.testing.assert_array_equal([row["probabilities"] for row in rows], expected)
-    assert [row["label"] for row in rows] == [LABELS[index] for index in expected.argmax(axis=1)]
-
-
-def test_v2_takes_image_files(http: httpx.Client, predictor: Predictor, files: list[bytes]) -> None:
-    response = http.post(INFER, json=_infer_body("BYTES", [2], [_b64(data) for data in files]))
-    expected = predictor.predict_images(files)
-    assert response.status_code == 200
-    label, probabilities = response.json()["outputs"]
-    assert (label["name"], label["datatype"], label["shape"]) == ("label", "BYTES", [2])
-    assert (probabilities["name"], probabilities["datatype"], probabilities["shape"]) == (
-        "probabilities",
-        "FP32",
-        [2, 3],
-    )
-    assert label["data"] == [LABELS[index] for index in expected.argmax(axis=1)]
-    np.testing.assert_array_equal(np.reshape(probabilities["data"], (2, 3)), expected)
-
-
-def test_v2_takes_pixels(http: httpx.Client, predictor: Predictor, files: list[bytes]) -> None:
-    pixels = predictor.prepare(files[0])
-    shape = [1, IMAGE_SIZE, IMAGE_SIZE, 3]
-    response = http.post(INFER, json=_infer_body("UINT8", shape, pixels.ravel().tolist()))
-    assert response.json()["outputs"][1]["data"] == predictor.predict(pixels[np.newaxis])[0].tolist()
-
-
-def test_v2_takes_binary_pixels(http: httpx.Client, predictor: Predictor, files: list[bytes]) -> None:
-    pixels = predictor.prepare(files[0])
-    tensor = {"name": "image", "datatype": "UINT8", "shape": [1, *pixels.shape]}
-    header = json.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": pixels.size}}]}).encode()
-    headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(header))}
-    response = http.post(INFER, content=header + pixels.tobytes(), headers=headers)
-    assert response.json()["outputs"][1]["data"] == predictor.predict(pixels[np.newaxis])[0].tolist()
-
-
-def test_v2_describes_the_model(http: httpx.Client) -> None:
-    metadata = http.get(f"/v2/models/{MODEL_NAME}").json()
-    assert metadata["inputs"] == [{"name": "image_bytes", "datatype": "BYTES", "shape": [-1]}]
-    assert [output["shape"] for output in metadata["outputs"]] == [[-1], [-1, len(LABELS)]]
-
-
-@pytest.mark.parametrize(
-    ("instance", "words"),
-    [
-        ({"b64": _b64(SECRET.encode())}, "not an image"),
-        ({"b64": "???"}, "not base64"),
-        ({"b64": 5}, "base64"),
-        ({"image_bytes": {}}, "base64"),
-        ({}, "base64"),
-        (SECRET, "expected"),
-        (None, "expected"),
-        ([[1, 2], [3]], "whole numbers"),
-        ([[[256] * 3] * IMAGE_SIZE] * IMAGE_SIZE, "whole numbers"),
-        ([[[-1] * 3] * IMAGE_SIZE] * IMAGE_SIZE, "whole numbers"),
-        ([[[0.5] * 3] * IMAGE_SIZE] * IMAGE_SIZE, "whole numbers"),
-        ([[["a"] * 3] * IMAGE_SIZE] * IMAGE_SIZE, "whole numbers"),
-        ([], "whole numbers"),
-    ],
-)
-def test_a_bad_instance_is_refused_by_its_index(
-    http: httpx.Client, files: list[bytes], instance: object, words: str
-) -> None:
-    response = http.post(PREDICT, json={"instances": [{"b64": _b64(files[0])}, instance]})
-    assert response.status_code == 400
-    assert response.json()["error"].startswith("instance 1: ")
-    assert words in response.json()["error"]
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"junk", b"null", b"[]", b"{}", b'{"instances": 3}', b'{"instances": []}', b"\xff"]
-)
-@pytest.mark.parametrize("content_type", ["application/json", "image/jpeg"])
-def test_a_body_without_instances_is_refused(http: httpx.Client, body: bytes, content_type: str) -> None:
-    response = http.post(PREDICT, content=body, headers={"content-type": content_type})
-    assert response.status_code == 400
-    assert response.json()["error"]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        _infer_body("BYTES", [1], [_b64(SECRET.encode())]),
-        _infer_body("BYTES", [2], [_b64(SECRET.encode())]),
-        _infer_body("BYTES", [0], []),
-        _infer_body("BYTES", [1], [[1]]),
-        _infer_body("FP32", [1], [1.0]),
-        _infer_body("UINT8", [], [1]),
-        _infer_body("UINT8", [1, IMAGE_SIZE, IMAGE_SIZE, 3], [1]),
-        _infer_body("UINT8", [-1, IMAGE_SIZE, IMAGE_SIZE, 3], [0] * 3 * IMAGE_SIZE**2),
-        _infer_body("UINT8", [1, IMAGE_SIZE, IMAGE_SIZE, 3], [256] * 3 * IMAGE_SIZE**2),
-        {"inputs": []},
-    ],
-)
-def test_a_bad_v2_request_is_refused(http: httpx.Client, body: dict[str, Any]) -> None:
-    response = http.post(INFER, json=body)
-    assert response.status_code == 400
-    assert response.json()["error"]
-
-
-@pytest.mark.parametrize("header_length", ["", "nonsense", "3", "999999"])
-def test_an_unreadable_binary_v2_request_is_refused(http: httpx.Client, header_length: str) -> None:
-    headers = {"content-type": "application/octet-stream", "inference-header-content-length": header_length}
-    response = http.post(INFER, content=SECRET.encode(), headers=headers)
-    assert response.status_code == 400
-
-
-def test_binary_v2_image_files_are_refused(http: httpx.Client, files: list[bytes]) -> None:
-    element = len(files[0]).to_bytes(4, "little") + files[0]
-    tensor = {
-        "name": "image_bytes",
-        "datatype": "BYTES",
-        "shape": [1],
-        "parameters": {"binary_data_size": len(element)},
-    }
-    header = json.dumps({"inputs": [tensor]}).encode()
-    headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(header))}
-    response = http.post(INFER, content=header + element, headers=headers)
-    assert response.status_code == 400
-    assert "base64" in response.json()["error"]
-
-
-def test_payloads_stay_out_of_the_log(server: RunningServer, http: httpx.Client, files: list[bytes]) -> None:
-    secret = _b64(SECRET.encode())
-    http.post(PREDICT, json={"instances": [{"b64": _b64(files[0])}]})
-    http.post(PREDICT, json={"instances": [{"b64": secret}]})
-    http.post(PREDICT, content=SECRET)
-    http.post(INFER, json=_infer_body("BYTES", [1], [secret]))
-    http.post(INFER, json={"inputs": SECRET})
-    element = len(SECRET).to_bytes(4, "little") + SECRET.encode() + b"\xff"
-    tensor = {
-        "name": "image_bytes",
-        "datatype": "BYTES",
-        "shape": [1],
-        "parameters": {"binary_data_size": len(element)},
-    }
-    header = json.dumps({"inputs": [tensor]}).encode()
-    headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(header))}
-    http.post(INFER, content=header + element, headers=headers)
-    log = server.log.read_text()
-    assert "models/pets" in log
-    assert SECRET not in log
-    assert secret not in log
-    assert _b64(files[0])[:40] not in log
-
-
-def test_an_unknown_model_is_not_found(http: httpx.Client) -> None:
-    assert http.post("/v1/models/other:predict", json={"instances": []}).status_code == 404
-
-
-def test_the_model_cannot_be_unloaded_over_http(http: httpx.Client) -> None:
-    for verb in ("unload", "load"):
-        assert http.post(f"/v2/repository/models/{MODEL_NAME}/{verb}").status_code == 501
-    assert http.get(f"/v2/models/{MODEL_NAME}/ready").json()["ready"] is True
-
-
 def test_only_loopback_is_listened_on(server: RunningServer) -> None:
     assert _listening(psutil.Process(server.process.pid)) == {"127.0.0.1"}
 
 
+@pytest.mark.parametrize("verb", ["load", "unload"])
+def test_the_model_cannot_be_loaded_or_unloaded_over_http(http: httpx.Client, verb: str) -> None:
+    assert http.post(f"/v2/repository/models/{MODEL_NAME}/{verb}").status_code == 404
+    assert http.get(f"/v2/models/{MODEL_NAME}/ready").json() == {"name": MODEL_NAME, "ready": True}
+
+
+@pytest.mark.component  # Starts a server of its own.
+def test_readiness_tells_when_the_model_cannot_answer_and_a_bug_is_answered(
+    uint8_bundle: Path, tmp_path: Path, files: list[bytes]
+) -> None:
+    environment = {"TMPDIR": str(tmp_path)}
+    body = {"instances": [{"b64": b64(files[0])}]}
+    with (
+        run_server(uint8_bundle, tmp_path / "log.txt", fault=FAILING_MODEL, environment=environment) as running,
+        httpx.Client(base_url=running.url, timeout=30, trust_env=False) as http,
+    ):
+        assert http.post(PREDICT, json=body).status_code == 200
+        (tmp_path / "broken").touch()
+        failed = http.post(PREDICT, json=body)
+        assert failed.status_code == 500
+        assert failed.json() == {"error": "internal error: the server's log has it"}
+        # For as long as the last good answer is fresh, the model counts as able to answer.
+        time.sleep(1.2)
+        assert http.get("/v2/health/ready").status_code == 503
+        assert http.get(f"/v2/models/{MODEL_NAME}/ready").status_code == 503
+        assert http.get("/v2/health/live").status_code == 200
+        (tmp_path / "broken").unlink()
+        assert http.get("/v2/health/ready").status_code == 200
+        assert http.post(PREDICT, json=body).status_code == 200
+    assert "a request failed" in running.log.read_text()
+    assert SECRET not in running.log.read_text()
+
+
+@pytest.mark.component  # Starts a server of its own.
+def test_readiness_tells_when_the_model_hangs(uint8_bundle: Path, tmp_path: Path, files: list[bytes]) -> None:
+    environment = {"TMPDIR": str(tmp_path)}
+    with run_server(
+        uint8_bundle, tmp_path / "log.txt", fault=HANGING_MODEL, environment=environment, timeout_s=1, grace_s=0
+    ) as running:
+        (tmp_path / "broken").touch()
+        # Every interpreter gets stuck; a request that waits for one is given up after timeout_s.
+        statuses = [
+            httpx.post(running.url + "/predict", content=files[0], trust_env=False).status_code
+            for _ in range(psutil.cpu_count() or 1)
+        ]
+        assert set(statuses) == {503}
+        assert httpx.get(f"{running.url}/v2/health/ready", trust_env=False).status_code == 503
+        assert httpx.get(f"{running.url}/v2/health/live", trust_env=False).status_code == 200
+        running.process.kill()
+
+
+def test_a_body_beyond_the_limit_is_refused_before_it_is_read(server: RunningServer) -> None:
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: here\r\nContent-Length: 200000000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.component  # Starts a server of its own.
+def test_a_body_of_untold_size_is_refused_where_it_passes_the_limit(
+    uint8_bundle: Path, tmp_path: Path, files: list[bytes]
+) -> None:
+    with run_server(uint8_bundle, tmp_path / "log.txt", max_body_mb=0.1) as running:
+        chunks = (b"x" * 10_000 for _ in range(11))
+        refused = httpx.post(running.url + PREDICT, content=chunks, trust_env=False)
+        assert refused.status_code == 413
+        assert refused.json() == {"error": "the body is larger than the 100,000 bytes allowed"}
+        assert httpx.post(running.url + "/predict", content=iter(files[:1]), trust_env=False).status_code == 200
+
+
+def test_v2_needs_no_id_and_takes_raw_bytes(http: httpx.Client, predictor: Predictor, files: list[bytes]) -> None:
+    response = http.post(INFER, **binary_infer("BYTES", [2], bytes_tensor(files)))
+    expected = predictor.predict_images(files)
+    assert response.status_code == 200
+    assert response.json()["id"]
+    np.testing.assert_array_equal(np.reshape(response.json()["outputs"][1]["data"], (2, 3)), expected)
+
+
 def test_probes_are_answered_while_images_are_classified(server: RunningServer, http: httpx.Client) -> None:
-    large = _b64(encode(Image.new("RGB", (4000, 3000), "teal"), "JPEG"))
+    large = b64(encode(Image.new("RGB", (4000, 3000), "teal"), "JPEG"))
     statuses: list[int] = []
 
     def predict() -> None:
         url = server.url + PREDICT
         statuses.append(
-            httpx.post(url, json={"instances": [{"b64": large}] * 12}, timeout=60, trust_env=False).status_code
+            httpx.post(url, json={"instances": [{"b64": large}] * 8}, timeout=60, trust_env=False).status_code
         )
 
     request = threading.Thread(target=predict)
@@ -240,7 +141,7 @@ def test_probes_are_answered_while_images_are_classified(server: RunningServer, 
     waits = []
     while request.is_alive():
         start = time.perf_counter()
-        assert http.get("/v2/health/live").status_code == 200
+        assert http.get("/v2/health/ready").status_code == 200
         waits.append(time.perf_counter() - start)
         time.sleep(0.02)
     request.join()
@@ -249,15 +150,80 @@ def test_probes_are_answered_while_images_are_classified(server: RunningServer, 
     assert max(waits) < 0.5
 
 
-@pytest.mark.component  # Starts several servers.
-def test_several_workers_share_the_address(uint8_bundle: Path, tmp_path: Path, files: list[bytes]) -> None:
-    with run_server(uint8_bundle, tmp_path / "log.txt", workers=2) as running:
-        body = {"instances": [{"b64": _b64(files[0])}]}
-        responses = [httpx.post(running.url + PREDICT, json=body, trust_env=False) for _ in range(8)]
-        assert _listening(psutil.Process(running.process.pid)) == {"127.0.0.1"}
-    assert {response.status_code for response in responses} == {200}
-    assert len({response.text for response in responses}) == 1
-    assert running.process.returncode == 0
+def test_parallel_requests_get_bit_identical_answers(
+    server: RunningServer, predictor: Predictor, files: list[bytes]
+) -> None:
+    bodies = [{"instances": [{"b64": b64(data)}]} for data in files]
+    expected = predictor.predict_images(files)
+
+    async def ask() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as client:
+            slots = asyncio.Semaphore(8)
+
+            async def post(index: int) -> httpx.Response:
+                async with slots:
+                    return await client.post(PREDICT, json=bodies[index % 2])
+
+            return await asyncio.gather(*(post(index) for index in range(100)))
+
+    answers = asyncio.run(ask())
+    assert {answer.status_code for answer in answers} == {200}
+    for index, answer in enumerate(answers):
+        np.testing.assert_array_equal(probabilities_of(answer.json())[0], expected[index % 2])
+        assert answer.content == answers[index % 2].content
+
+
+def test_payloads_stay_out_of_the_log(server: RunningServer, http: httpx.Client, files: list[bytes]) -> None:
+    secret = b64(SECRET.encode())
+    http.post(PREDICT, json={"instances": [{"b64": b64(files[0])}]})
+    http.post(PREDICT, json={"instances": [{"b64": secret}]})
+    http.post(PREDICT, content=SECRET)
+    http.post(INFER, json=infer_body("BYTES", [1], [secret]))
+    http.post(INFER, json={"inputs": SECRET})
+    http.post(INFER, **binary_infer("BYTES", [1], SECRET.encode()))
+    http.get(f"/{SECRET}?{SECRET}")
+    log = server.log.read_text()
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    requests = [line for line in lines if line["message"] == "request"]
+    assert {line["status"] for line in requests} >= {200, 400, 404}
+    assert {"/v1/models/pets:predict", "unmatched"} <= {line["route"] for line in requests}
+    assert SECRET not in log
+    assert secret not in log
+    assert b64(files[0])[:40] not in log
+
+
+def test_answers_never_quote_the_request(http: httpx.Client) -> None:
+    requests: list[dict[str, Any]] = [
+        {"url": f"/v1/models/{SECRET}:predict", "json": {}},
+        {"url": f"/v1/models/{MODEL_NAME}/versions/{SECRET}:predict", "json": {"instances": [[]]}},
+        {"url": f"/v1/models/{MODEL_NAME}/labels/{SECRET}:predict", "json": {"instances": [[]]}},
+        {"url": PREDICT, "json": {"instances": [SECRET], "signature_name": SECRET}},
+        {"url": PREDICT, "json": {"inputs": {SECRET: [SECRET]}}},
+        {"url": INFER, "json": {"inputs": [{"name": SECRET, "datatype": SECRET, "shape": [1], "data": [SECRET]}]}},
+        {"url": f"/predict?top={SECRET}", "content": SECRET},
+    ]
+    for request in requests:
+        response = http.post(**request)
+        assert response.status_code in (400, 404)
+        assert SECRET not in response.text
+
+
+@pytest.mark.component  # Starts a server of its own.
+def test_sigterm_lets_running_requests_finish(uint8_bundle: Path, tmp_path: Path) -> None:
+    large = b64(encode(Image.new("RGB", (4000, 3000), "teal"), "JPEG"))
+    answers: list[httpx.Response] = []
+    with run_server(uint8_bundle, tmp_path / "log.txt") as running:
+        body = {"instances": [{"b64": large}] * 8}
+        request = threading.Thread(
+            target=lambda: answers.append(httpx.post(running.url + PREDICT, json=body, timeout=60, trust_env=False))
+        )
+        request.start()
+        time.sleep(0.4)
+        running.process.terminate()
+        request.join()
+        assert running.process.wait(timeout=10) == 0
+    assert [answer.status_code for answer in answers] == [200]
+    assert len(answers[0].json()["predictions"]) == 8
 
 
 def test_a_taken_port_is_explained(uint8_bundle: Path) -> None:
@@ -267,19 +233,18 @@ def test_a_taken_port_is_explained(uint8_bundle: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(ServingError, match=r"cannot listen on 127\.0\.0\.1 port .*: choose another"):
-            serve(uint8_bundle, port=taken.getsockname()[1])
+            serve(uint8_bundle, ServerOptions(port=taken.getsockname()[1]))
 
 
-@pytest.mark.parametrize(("host", "port"), [("no.such.host.invalid", 0), ("127.0.0.1", 99999)])
-def test_an_impossible_address_is_explained(uint8_bundle: Path, host: str, port: int) -> None:
+def test_an_impossible_address_is_explained(uint8_bundle: Path) -> None:
     from serving.server import serve
 
-    with pytest.raises(ServingError, match=rf"cannot listen on {host} port {port}"):
-        serve(uint8_bundle, host=host, port=port)
+    with pytest.raises(ServingError, match=r"cannot listen on no\.such\.host\.invalid port 8080"):
+        serve(uint8_bundle, ServerOptions(host="no.such.host.invalid"))
 
 
 def test_a_missing_bundle_is_explained(tmp_path: Path) -> None:
     from serving.server import serve
 
-    with pytest.raises(ServingError, match=r"model\.json: missing"):
-        serve(tmp_path, port=0)
+    with pytest.raises(ServingError, match="no pushed model in it"):
+        serve(tmp_path, ServerOptions(port=1024 + IMAGE_SIZE + len(LABELS)))

@@ -25,7 +25,7 @@ def _refused(*arguments: str | Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "ladder", "predict", "serve", "status", "push", "rollback", "verify", "init"]
+    "command", ["run", "ladder", "compress", "predict", "serve", "status", "push", "rollback", "verify", "init"]
 )
 def test_every_command_explains_itself(command):
     result = _trimline(command, "--help")

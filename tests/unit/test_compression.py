@@ -13,14 +13,14 @@ import tf_keras as keras
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 
-from components.compression import checks
+from components.compression import checks, packing
 from components.compression.bundle import BundleContent, write_bundle
 from components.compression.conversion import INTEGER_VARIANTS, VARIANTS, Converter
-from components.compression.data import LabelledImages
+from components.compression.data import LabelledImages, Splits
 from components.compression.engine import Result, compress
 from components.compression.errors import VariantError
 from components.compression.flatbuffer import ModelFile
-from components.compression.selection import Budget
+from components.compression.settings import BudgetSettings, CompressionSettings
 from trainer_module.errors import UserError
 from trainer_module.models import build_model
 from trainer_module.settings import ModelSettings
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 IMAGE_SIZE = 16
 CLASSES = 3
-ANY = Budget(max_accuracy_drop=1.0)
+ANY = BudgetSettings(max_accuracy_drop=1.0)
 
 
 def make_split(seed: int, count: int) -> LabelledImages:
@@ -59,7 +59,7 @@ def model() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def result(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    return run(model, tmp_path_factory.mktemp("variants"), budget=Budget(max_accuracy_drop=0.02))
+    return run(model, tmp_path_factory.mktemp("variants"), budget=BudgetSettings(max_accuracy_drop=0.02))
 
 
 def run(
@@ -68,10 +68,11 @@ def run(
     *,
     train: LabelledImages = TRAIN,
     validation: LabelledImages = VALIDATION,
-    stages: tuple[str, ...] = ("quantize",),
-    budget: Budget = ANY,
+    budget: BudgetSettings = ANY,
+    input_type: str = "uint8",
 ) -> Result:
-    return compress(network, train=train, validation=validation, stages=stages, budget=budget, directory=directory)
+    settings = CompressionSettings(stages=["quantize"], budget=budget, input_type=input_type)
+    return compress(network, Splits(train, validation), settings, directory, class_names=["red", "grün", "blue"])
 
 
 def tiny_model(*layers: keras.layers.Layer) -> keras.Model:
@@ -115,6 +116,20 @@ def test_figures_are_plausible(result: Result) -> None:
         assert 0 < row["latency_ms"] <= row["latency_p95_ms"]
         assert row["latency_all_threads_ms"] > 0
         assert row["deflated_bytes"] < row["bytes"]
+
+
+def test_labels_are_inside_every_file(result: Result) -> None:
+    for path in result.selected.path.parent.iterdir():
+        assert packing.metadata(path.read_bytes()) == {"labels.txt": "red\ngrün\nblue\n".encode()}
+
+
+def test_integer_variants_take_floats_if_wanted(model: keras.Model, tmp_path: Path) -> None:
+    found = run(model, tmp_path, input_type="float32")
+    assert dropped(found) == {}
+    for name in INTEGER_VARIANTS:
+        classifier = TFLiteClassifier(tmp_path / f"{name}.tflite")
+        assert (classifier.input.dtype, classifier.output.dtype) == ("float32", "float32")
+        assert ModelFile(tmp_path / f"{name}.tflite").unique_weights() <= 255
 
 
 def test_smallest_variant_inside_the_budget_ships(result: Result) -> None:
@@ -215,13 +230,7 @@ def test_model_that_predicts_nan_is_refused(tmp_path: Path) -> None:
 
 def test_nothing_fits_names_the_limit(model: keras.Model, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"compression\.budget\.max_bytes 10"):
-        run(model, tmp_path, stages=(), budget=Budget(max_accuracy_drop=1.0, max_bytes=10))
-
-
-def test_without_stages_only_float32_is_made(model: keras.Model, tmp_path: Path) -> None:
-    found = run(model, tmp_path, stages=())
-    assert found.selected.name == "float32"
-    assert [path.name for path in tmp_path.iterdir()] == ["float32.tflite"]
+        run(model, tmp_path, budget=BudgetSettings(max_accuracy_drop=1.0, max_bytes=10))
 
 
 @pytest.mark.parametrize(
@@ -229,7 +238,6 @@ def test_without_stages_only_float32_is_made(model: keras.Model, tmp_path: Path)
     [
         ({"train": LabelledImages(TRAIN.images[:0], TRAIN.labels[:0])}, "train split is empty"),
         ({"validation": LabelledImages(TRAIN.images[:0], TRAIN.labels[:0])}, "validation split is empty"),
-        ({"stages": ("quantise",)}, r"compression\.stages: there is no stage 'quantise'; choose from quantize"),
     ],
 )
 def test_bad_input_is_refused_before_any_conversion(

@@ -21,6 +21,8 @@ LARGE = Measurement(
     latency_ms=2.0,
     latency_p95_ms=3.0,
     latency_all_threads_ms=1.0,
+    latency_all_threads_p95_ms=1.5,
+    activation_bytes=5000,
     sparsity=0.0,
     unique_weights=99,
 )

@@ -1,0 +1,91 @@
+"""Settings of compression: a typed tree that the component receives as JSON."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from trainer_module.settings import Settings
+
+Stage = Literal["quantize", "qat", "prune", "cluster", "prune_channels"]
+
+
+class BudgetSettings(Settings):
+    """What the shipped .tflite may cost; the smallest variant inside all limits is shipped."""
+
+    max_bytes: int | None = Field(None, ge=1, description="Most bytes of the .tflite, counted as budget.size says.")
+    size: Literal["file", "deflated"] = Field(
+        "file",
+        description="What max_bytes limits: file (what a device stores), deflated (what a download carries).",
+    )
+    max_latency_ms: float | None = Field(None, gt=0.0, description="Highest median latency, one thread, this machine.")
+    max_accuracy_drop: float = Field(
+        0.02, ge=0.0, le=1.0, description="Largest loss of validation accuracy against the float model; 0.02: 2 points."
+    )
+
+
+class TeachingSettings(Settings):
+    """How much of the float parent's answers a fine-tuned variant learns along with the labels."""
+
+    weight: float = Field(0.5, ge=0.0, le=1.0, description="Share of the loss that the parent's answers make; 0: none.")
+    temperature: float = Field(2.0, gt=0.0, le=100.0, description="Divides the logits of both before they compare.")
+
+
+class CompressionSettings(Settings):
+    """How the model is made small."""
+
+    stages: list[Stage] = Field(
+        ["prune", "cluster", "quantize", "qat"],
+        min_length=1,
+        description="What is tried: prune (single weights, for size), prune_channels (whole, for speed), cluster "
+        "(few distinct weights), quantize (after training), qat (quantisation-aware fine-tuning). Each preserves what "
+        "those before it made, in the order prune, cluster, quantize.",
+    )
+    sparsity: Literal["auto"] | float = Field(
+        0.5, description="prune: share of the weights that become zero, 0 to below 1; auto searches within the budget."
+    )
+    clusters: Literal["auto"] | int = Field(
+        16, description="cluster: distinct weights of a layer, 2 to 256; auto searches within the budget."
+    )
+    channel_sparsity: float = Field(
+        0.4, gt=0.0, lt=1.0, description="prune_channels: share of the multiply-accumulates that go."
+    )
+    bits: list[Literal[4, 8]] = Field(
+        [8, 4], min_length=1, description="qat: bits of a weight; a variant for each. Depthwise kernels keep 8."
+    )
+    input_type: Literal["uint8", "float32"] = Field(
+        "uint8", description="What integer variants take and give; float32 for callers that cannot quantise."
+    )
+    epochs: int | None = Field(
+        None, ge=1, le=10_000, description="Epochs of each fine-tuning; unset: a tenth of trainer.epochs, at least 2."
+    )
+    learning_rate: float = Field(
+        0.001, gt=0.0, le=1.0, description="Peak learning rate of the fine-tuning (AdamW, cosine)."
+    )
+    distillation: TeachingSettings = TeachingSettings()
+    time_budget_s: float | None = Field(
+        None, gt=0.0, description="Seconds after which no further fine-tuning begins; unset: no limit."
+    )
+    budget: BudgetSettings = BudgetSettings()
+
+    @field_validator("stages")
+    @classmethod
+    def _each_once(cls, stages: list[Stage]) -> list[Stage]:
+        if len(set(stages)) < len(stages):
+            raise ValueError("names a stage twice")
+        return stages
+
+    @field_validator("sparsity")
+    @classmethod
+    def _sparsity_in_range(cls, value: str | float) -> str | float:
+        if not isinstance(value, str) and not 0 <= value < 1:
+            raise ValueError("must be auto or a share from 0 to below 1")
+        return value
+
+    @field_validator("clusters")
+    @classmethod
+    def _clusters_in_range(cls, value: str | int) -> str | int:
+        if not isinstance(value, str) and not 2 <= value <= 256:
+            raise ValueError("must be auto or a number from 2 to 256")
+        return value

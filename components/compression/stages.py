@@ -1,0 +1,346 @@
+"""The stages: which models they make of the parent, and which variants come of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from components.compression import channel_pruning, clustering, conversion, pruning, sensitivity
+from components.compression.errors import VariantError
+from components.compression.kernels import Skipped, choose, copy_of, kernel, sparsity
+from components.compression.measurement import top1_accuracy
+from components.compression.quantization_aware import fake_quantized, float_weights
+from components.compression.search import Level, furthest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    import tf_keras as keras
+
+    from components.compression.data import LabelledImages
+    from components.compression.fine_tuning import FineTuner
+    from components.compression.settings import CompressionSettings
+
+_logger = logging.getLogger(__name__)
+_Made = TypeVar("_Made")
+
+POST_TRAINING = ("float16", "dynamic", "int8", "int8_litert")
+_SPARSITIES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
+_CLUSTERS = (64, 32, 16, 8, 4)
+_SENSITIVITY_IMAGES = 512
+_WIDE_BITS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A variant to be made.
+
+    Attributes:
+        name: Its name.
+        model: The float model behind it.
+        convert: Makes the content of its .tflite file; may raise VariantError.
+        integer: Whether it must compute in integers alone.
+        sparsity: Share of zeros that its file must have.
+        clusters: Most distinct weights of a clustered kernel, and how many kernels are clustered.
+        larger: Name of the variant than which it must be smaller when deflated.
+    """
+
+    name: str
+    model: keras.Model
+    convert: Callable[[], bytes]
+    integer: bool = False
+    sparsity: float = 0.0
+    clusters: tuple[int, int] | None = None
+    larger: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Staged:
+    """What a stage made.
+
+    Attributes:
+        model: The model.
+        note: What was done, as JSON-ready values.
+        clustered: Names of the layers whose kernels are clustered.
+        clusters: Most distinct weights of each of them.
+    """
+
+    model: keras.Model
+    note: dict[str, Any]
+    clustered: tuple[str, ...] = ()
+    clusters: int = 0
+
+
+@dataclasses.dataclass
+class Job:
+    """What the stages work with, and what they note on the way.
+
+    Attributes:
+        model: The parent as it came; the folded one is `folded`.
+        folded: The parent without batch normalisation; None if no stage needs it.
+        settings: What is wanted.
+        representative: uint8 images [M, S, S, 3] that calibrate.
+        calibration: Training images with labels, for what is measured before any fine-tuning.
+        validation: The images that decide.
+        parent_accuracy: Validation accuracy of the parent.
+        scratch: Existing directory for the converters.
+        quantizer: Names the better of the two post-training quantisers, once both have been measured.
+        tuner: Fine-tunes; None if no stage needs it.
+        metadata: What is put into every file beside the network, by name.
+        skipped: Layers left out, by stage.
+        dropped: Stages and variants that came to nothing, with the reason.
+        notes: What each stage did, as JSON-ready values.
+    """
+
+    model: keras.Model
+    folded: keras.Model | None
+    settings: CompressionSettings
+    representative: np.ndarray
+    calibration: LabelledImages
+    validation: LabelledImages
+    parent_accuracy: float
+    scratch: Path
+    quantizer: Callable[[], str]
+    tuner: FineTuner | None
+    metadata: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    skipped: dict[str, list[Skipped]] = dataclasses.field(default_factory=dict)
+    dropped: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def wants(self, stage: str) -> bool:
+        """Tells whether a stage is among those wanted."""
+        return stage in self.settings.stages
+
+    def drop(self, name: str, error: VariantError) -> None:
+        """Notes that a stage or variant came to nothing."""
+        self.dropped[name] = str(error)
+        _logger.warning("Compression: %s is dropped: %s", name, error)
+
+
+def candidates(job: Job) -> Iterator[Candidate]:
+    """Yields the variants, the plain ones first; a stage that fails is noted in the job, and the others go on."""
+    yield from _plain(job)
+    if job.folded is None or job.tuner is None:
+        return
+    if job.wants("qat"):
+        for bits in job.settings.bits:
+            yield from _quantization_aware(job, job.folded, "", bits)
+    chain, prefix = job.folded, ""
+    if job.wants("prune"):
+        pruned = _staged(job, "prune", "pruned", lambda: _pruned(job, chain))
+        if pruned is not None:
+            chain, prefix = pruned.model, "pruned_"
+            yield from _pruned_variants(job, pruned)
+    if job.wants("cluster"):
+        name = f"{prefix}clustered"
+        clustered = _staged(job, "cluster", name, lambda: _clustered(job, chain, name))
+        if clustered is not None:
+            yield from _clustered_variants(job, clustered, name)
+    if job.wants("prune_channels"):
+        narrow = _staged(job, "prune_channels", "channel_pruned", lambda: _channel_pruned(job))
+        if narrow is not None:
+            yield from _channel_pruned_variants(job, narrow)
+
+
+def _staged(job: Job, stage: str, name: str, work: Callable[[], Staged]) -> Staged | None:
+    made = _attempt(job, name, work)
+    if made is not None:
+        job.notes[stage] = made.note
+    return made
+
+
+def _attempt(job: Job, name: str, work: Callable[[], _Made]) -> _Made | None:
+    try:
+        return work()
+    except VariantError as error:
+        job.drop(name, error)
+        return None
+
+
+def _plain(job: Job) -> Iterator[Candidate]:
+    converter = _converter(job, job.model, "plain")
+    for name in ("float32", *(POST_TRAINING if job.wants("quantize") else ())):
+        yield Candidate(name, job.model, _conversion(converter, name), integer=name in conversion.INTEGER_VARIANTS)
+
+
+def _pruned_variants(job: Job, staged: Staged) -> Iterator[Candidate]:
+    pruned, zeros = staged.model, _zeros(staged.model)
+    converter = _converter(job, pruned, "pruned")
+    yield Candidate("pruned_float32", pruned, _conversion(converter, "float32"), sparsity=zeros, larger="float32")
+    if job.wants("quantize"):
+        yield Candidate(
+            "pruned_int8",
+            pruned,
+            lambda: converter.convert(job.quantizer()),
+            integer=True,
+            sparsity=zeros,
+            larger="int8",
+        )
+    if job.wants("qat"):
+        yield from _quantization_aware(job, pruned, "pruned_", min(job.settings.bits))
+
+
+def _clustered_variants(job: Job, staged: Staged, name: str) -> Iterator[Candidate]:
+    model = staged.model
+    converter = _converter(job, model, name)
+    made = Candidate(
+        f"{name}_float32",
+        model,
+        _conversion(converter, "float32"),
+        sparsity=_zeros(model),
+        clusters=(staged.clusters, len(staged.clustered)),
+        larger="float32",
+    )
+    yield made
+    # The converter alone would give every channel a step of its own, and a kernel many values again.
+    integer = fake_quantized(model, _WIDE_BITS, job.representative, staged.clustered)
+    made = dataclasses.replace(made, integer=True, larger="int8")
+    if job.wants("quantize"):
+        integer_converter = _converter(job, integer, f"{name}_int8")
+        yield dataclasses.replace(made, name=f"{name}_int8", convert=_conversion(integer_converter, "int8"))
+    if job.wants("qat"):
+        tuned = _attempt(job, f"{name}_qat", lambda: _tuned(job, integer, f"{name}_qat"))
+        if tuned is not None:
+            convert = _conversion(_converter(job, tuned, f"{name}_qat"), "int8")
+            yield dataclasses.replace(made, name=f"{name}_qat", model=float_weights(tuned, model), convert=convert)
+
+
+def _channel_pruned_variants(job: Job, staged: Staged) -> Iterator[Candidate]:
+    narrow = staged.model
+    converter = _converter(job, narrow, "channel_pruned")
+    yield Candidate("channel_pruned_float32", narrow, _conversion(converter, "float32"), larger="float32")
+    if job.wants("quantize"):
+        yield Candidate(
+            "channel_pruned_int8", narrow, lambda: converter.convert(job.quantizer()), integer=True, larger="int8"
+        )
+    if job.wants("qat"):
+        yield from _quantization_aware(job, narrow, "channel_pruned_", min(job.settings.bits))
+
+
+def _quantization_aware(job: Job, model: keras.Model, prefix: str, bits: int) -> Iterator[Candidate]:
+    name = f"{prefix}qat_int{bits}"
+    tuned = _attempt(job, name, lambda: _tuned(job, fake_quantized(model, bits, job.representative), name))
+    if tuned is None:
+        return
+    converter = _converter(job, tuned, name)
+    made = Candidate(
+        name, float_weights(tuned, model), _conversion(converter, "int8"), integer=True, sparsity=_zeros(model)
+    )
+    if bits == _WIDE_BITS:
+        yield made
+        return
+    larger = f"qat_int{bits}" if prefix else None
+    yield dataclasses.replace(made, convert=lambda: converter.convert("int8", narrow=True), larger=larger)
+    # The same weights as they are stored in 8 bits: larger until it is deflated, but XNNPACK runs it.
+    yield dataclasses.replace(made, name=f"{name}_in_int8", larger=larger and f"{larger}_in_int8")
+
+
+def _tuned(job: Job, model: keras.Model, name: str) -> keras.Model:
+    tuner = _require(job.tuner)
+    tuner.once(name, model, lambda: tuner.fit(model))
+    return model
+
+
+def _pruned(job: Job, model: keras.Model) -> Staged:
+    tuner = _require(job.tuner)
+    layers, job.skipped["prune"] = choose(model)
+    sizes = {layer.name: int(np.prod(kernel(layer).shape)) for layer in layers}
+    # A copy, whose weights come and go.
+    probe = sensitivity.Probe(copy_of(model), job.calibration.images[:_SENSITIVITY_IMAGES])
+    harm = probe.pruning_harm(list(sizes))
+
+    def attempt(target: float) -> Staged:
+        shares = sensitivity.equal_harm(harm, sizes, target)
+        made = pruning.prune(model, shares, tuner, f"pruned_{target:g}")
+        return Staged(made, {"sparsity": target, "layers": shares})
+
+    def estimate(target: float) -> float:
+        shares = sensitivity.equal_harm(harm, sizes, target)
+        changed = {name: sensitivity.without_smallest(probe.kernels[name], share) for name, share in shares.items()}
+        return _calibration_accuracy(job, probe.answers(changed))
+
+    if job.settings.sparsity == "auto":
+        return _searched(job, _SPARSITIES, estimate, attempt, probe)
+    return attempt(job.settings.sparsity)
+
+
+def _clustered(job: Job, model: keras.Model, name: str) -> Staged:
+    tuner = _require(job.tuner)
+    worked_on, skipped = choose(model)
+    probe = sensitivity.Probe(copy_of(model), job.calibration.images[:_SENSITIVITY_IMAGES])
+
+    def attempt(clusters: int) -> Staged:
+        layers, few = clustering.clusterable(worked_on, clusters)
+        job.skipped["cluster"] = [*skipped, *few]
+        names = tuple(layer.name for layer in layers)
+        made = clustering.cluster(model, names, clusters, tuner, f"{name}_{clusters}")
+        return Staged(made, {"clusters": clusters, "layers": list(names)}, names, clusters)
+
+    def estimate(clusters: int) -> float:
+        layers, _ = clustering.clusterable(worked_on, clusters)
+        changed = {layer.name: sensitivity.with_few_values(probe.kernels[layer.name], clusters) for layer in layers}
+        return _calibration_accuracy(job, probe.answers(changed))
+
+    if job.settings.clusters == "auto":
+        return _searched(job, _CLUSTERS, estimate, attempt, probe)
+    return attempt(job.settings.clusters)
+
+
+def _searched(
+    job: Job,
+    levels: Sequence[Level],
+    estimate: Callable[[Level], float],
+    attempt: Callable[[Level], Staged],
+    probe: sensitivity.Probe,
+) -> Staged:
+    intact = _calibration_accuracy(job, probe.answers({}))
+    return furthest(levels, estimate, intact, attempt, lambda made: _fits(job, made.model))
+
+
+def _channel_pruned(job: Job) -> Staged:
+    folded = _require(job.folded)
+    images, labels = job.calibration.images[:_SENSITIVITY_IMAGES], job.calibration.labels[:_SENSITIVITY_IMAGES]
+    narrow, changed = channel_pruning.remove_channels(folded, job.settings.channel_sparsity, images, labels)
+    before, after = map(channel_pruning.multiply_accumulates, (folded, narrow))
+    _tuned(job, narrow, "channel_pruned")
+    return Staged(narrow, {"multiply_accumulates": [before, after], "channels": changed})
+
+
+def _fits(job: Job, model: keras.Model) -> bool:
+    probabilities = sensitivity.Probe(model, job.validation.images).answers({})
+    drop = job.parent_accuracy - top1_accuracy(probabilities, job.validation.labels)
+    return drop <= job.settings.budget.max_accuracy_drop
+
+
+def _calibration_accuracy(job: Job, probabilities: np.ndarray) -> float:
+    return top1_accuracy(probabilities, job.calibration.labels[:_SENSITIVITY_IMAGES])
+
+
+def _zeros(model: keras.Model) -> float:
+    """Returns the share of zeros among the weights that a .tflite file's kernels hold."""
+    values = [weights for weights in model.get_weights() if weights.ndim > 1]
+    return sparsity(np.concatenate([weights.ravel() for weights in values]))
+
+
+def _converter(job: Job, model: keras.Model, name: str) -> conversion.Converter:
+    return conversion.Converter(
+        model,
+        job.representative,
+        job.scratch / name,
+        float_ends=job.settings.input_type == "float32",
+        metadata=job.metadata,
+    )
+
+
+def _conversion(converter: conversion.Converter, variant: str) -> Callable[[], bytes]:
+    return lambda: converter.convert(variant)
+
+
+def _require(value: _Made | None) -> _Made:
+    if value is None:
+        raise ValueError("a stage that fine-tunes needs the training data")
+    return value

@@ -1,0 +1,178 @@
+"""`trimline compress`: the compression alone, of any Keras classifier on the user's photos. A process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.workspace import Workspace
+from trainer_module import features
+from trainer_module.errors import UserError
+
+if TYPE_CHECKING:
+    import tf_keras as keras
+
+    from components.compression.data import Splits
+    from components.compression.engine import FineTuning, Result
+    from pipeline.config import PipelineSettings
+
+SAVED_MODEL_DIRECTORY = "saved_model"
+TFLITE_DIRECTORY = "tflite"
+VARIANTS_DIRECTORY = "variants"
+REPORT_FILE = "report.json"
+
+
+def run(workspace: Workspace, model_path: Path) -> None:
+    """Ingests and transforms the data, compresses the model, and writes OUT/compressed/ as a whole.
+
+    Args:
+        workspace: Its settings file says on which data, and how.
+        model_path: .keras or .h5 file, Keras' SavedModel, or a SavedModel that `trimline run` has pushed.
+
+    Raises:
+        UserError: The model is no image classifier of the data's classes, or see `engine.compress`.
+    """
+    from components.compression.engine import compress
+    from pipeline.local_runner import run_pipeline
+
+    model, known_names = load_model(model_path)
+    settings = _with_image_size(workspace.read_settings(), model)
+    workspace.write_settings(settings)
+    run_pipeline(settings, workspace, last_component="Transform")
+    splits, names, examples = _transformed(workspace, settings)
+    _require_classes(model, known_names, names, model_path)
+    partial = workspace.compressed.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    variants = partial / VARIANTS_DIRECTORY
+    variants.mkdir(parents=True)
+    fine_tuning = _fine_tuning(model, settings, examples, workspace)
+    result = compress(
+        model,
+        splits,
+        settings.compression,
+        variants,
+        fine_tuning=fine_tuning,
+        class_names=names,
+        seed=settings.seed or 0,
+    )
+    _write(result, splits, names, settings, partial)
+    shutil.rmtree(workspace.compressed, ignore_errors=True)
+    partial.rename(workspace.compressed)
+
+
+def _fine_tuning(model: keras.Model, settings: PipelineSettings, examples: str, workspace: Workspace) -> FineTuning:
+    from components.compression.engine import FineTuning
+    from trainer_module.checkpoints import fingerprint
+
+    weights = hashlib.sha256(b"".join(weights.tobytes() for weights in model.get_weights())).hexdigest()
+    own = fingerprint(settings.training().model_dump(mode="json"), settings.compression.model_dump(), weights, examples)
+    return FineTuning(settings.training(), checkpoints=str(workspace.compression_checkpoints / own))
+
+
+def load_model(path: Path) -> tuple[keras.Model, list[str] | None]:
+    """Loads an image classifier from a file or a directory.
+
+    Args:
+        path: See `run`.
+
+    Returns:
+        The model, and the names of its classes where it knows them.
+
+    Raises:
+        UserError: There is none, or it is not from square RGB pixels to the probabilities of classes.
+    """
+    import tf_keras as keras
+
+    from trainer_module.export import load_serving_model
+
+    names: list[str] | None = None
+    if not path.exists():
+        raise UserError(f"{path}: there is no such model; give a .keras or .h5 file or a SavedModel's directory")
+    if path.is_dir() and not (path / "keras_metadata.pb").exists():
+        model, names = load_serving_model(str(path))
+    else:
+        try:
+            model = keras.models.load_model(path, compile=False)
+        # Keras raises whatever its readers do.
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path}: Keras cannot load it: {reason}; give a .keras or .h5 file") from None
+    _require_classifier(model, path)
+    return model, names
+
+
+def _require_classifier(model: keras.Model, path: Path) -> None:
+    from trainer_module.settings import TrainingSettings
+
+    shapes = (getattr(model, "input_shape", None), getattr(model, "output_shape", None))
+    image, answer = (shape if isinstance(shape, tuple) else () for shape in shapes)
+    square = len(image) == 4 and image[1] is not None and image[1] == image[2] and image[3] == 3
+    if not square or len(answer) != 2 or answer[1] is None:
+        raise UserError(
+            f"{path}: its input has shape {shapes[0]} and its output {shapes[1]}; a classifier from pixels "
+            "[N, S, S, 3] in 0 to 255 to probabilities [N, C] is needed"
+        )
+    low, high = (TrainingSettings.model_fields["image_size"].metadata[i] for i in (0, 1))
+    if not low.ge <= image[1] <= high.le:
+        raise UserError(f"{path}: its images are {image[1]} pixels wide; {low.ge} to {high.le} are possible")
+
+
+def _with_image_size(settings: PipelineSettings, model: keras.Model) -> PipelineSettings:
+    data = settings.data.model_copy(update={"image_size": model.input_shape[1]})
+    return settings.model_copy(update={"data": data})
+
+
+def _transformed(workspace: Workspace, settings: PipelineSettings) -> tuple[Splits, list[str], str]:
+    """Loads the images, the names of their classes, and where the images are."""
+    import tensorflow_transform as tft
+
+    from components.compression.data import load_splits
+    from pipeline.metadata import Metadata, Outputs
+    from trainer_module.preprocessing import class_names
+
+    metadata = Metadata(workspace.metadata_file)
+    outputs = Outputs(metadata, metadata.runs()[-1])
+    examples = outputs.uri("Transform", "transformed_examples")
+    train, validation = (f"{examples}/Split-{split}/*" for split in (features.TRAIN_SPLIT, features.VALIDATION_SPLIT))
+    splits = load_splits([train], [validation], settings.training().image_size, settings.seed or 0)
+    return splits, class_names(tft.TFTransformOutput(outputs.uri("Transform", "transform_graph"))), examples
+
+
+def _require_classes(model: keras.Model, known: list[str] | None, names: list[str], path: Path) -> None:
+    classes = model.output_shape[-1]
+    if classes != len(names):
+        raise UserError(f"{path}: answers {classes} classes, but the photos have {len(names)}; give photos of the same")
+    if known is not None and known != names:
+        different = next(pair for pair in zip(known, names, strict=True) if pair[0] != pair[1])
+        raise UserError(f"{path}: knows the class {different[0]!r} where the photos have {different[1]!r}")
+
+
+def _write(result: Result, splits: Splits, names: list[str], settings: PipelineSettings, directory: Path) -> None:
+    from components.compression.bundle import BundleContent, write_bundle
+    from trainer_module.export import save_serving_model
+
+    chosen = result.selected
+    content = BundleContent(chosen.name, chosen.path, names, chosen.measurement, lineage={})
+    write_bundle(content, directory / TFLITE_DIRECTORY)
+    save_serving_model(
+        result.model,
+        str(directory / SAVED_MODEL_DIRECTORY),
+        names,
+        settings.training().image_size,
+        fold=settings.acceleration.fold_batch_norm,
+        images=splits.validation.images,
+    )
+    (directory / REPORT_FILE).write_text(json.dumps(result.report, indent=2), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    from pipeline.child import report_outcome
+
+    logging.basicConfig(level=logging.INFO)
+    target = Workspace(Path(sys.argv[1]))
+    sys.exit(report_outcome(target, lambda: run(target, Path(sys.argv[2]))))

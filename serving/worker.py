@@ -1,0 +1,190 @@
+"""One server process: KServe's Python server around our REST application, gRPC, and the watch for versions."""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+
+import uvloop
+from kserve import ModelServer
+from kserve.protocol.rest.server import RESTServer
+from kserve.utils.utils import cpu_count
+
+from serving import metrics
+from serving.app import build_app
+from serving.connections import LimitedProtocol
+from serving.guard import App
+from serving.inference import Inference
+from serving.logs import configure_logging
+from serving.model import EdgeModel
+from serving.options import ServerOptions
+from serving.rpc import build_grpc_server
+from serving.versions import CANARY, STABLE, ServedVersions
+
+logger = logging.getLogger(__name__)
+
+# KServe's own value: longer than proxies keep an idle connection.
+_KEEP_ALIVE_S = 65
+# How long the event loop keeps Python's lock while a thread with an image wants it; Python's own 5 ms are longer than
+# most images take, and a thread asks for the lock several times for each.
+_SWITCH_INTERVAL_S = 0.0005
+
+
+class _RestServer(RESTServer):
+    """KServe's REST server with our application, on a socket that is bound already.
+
+    KServe's own listens on all addresses, and its application has routes that unload the model.
+    """
+
+    def __init__(self, app: App, options: ServerOptions, listener: socket.socket, server: ModelServer) -> None:
+        super().__init__(
+            "kserve.model_server:app",
+            server.dataplane,
+            server.model_repository_extension,
+            options.port,
+            grace_period=int(options.grace_s),
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            ssl_certfile=str(options.tls_cert) if options.tls_cert else None,
+            ssl_keyfile=str(options.tls_key) if options.tls_key else None,
+        )
+        self._app = app
+        self._timeout_s = options.timeout_s
+        self._listener = listener
+
+    def create_application(self) -> None:
+        """Puts our application and connections into the configuration, which uvicorn reads only when it starts."""
+        self.config.app = self._app
+        self.config.http = partial(LimitedProtocol, timeout_s=self._timeout_s)
+        self.config.ws = "none"
+        self.config.lifespan = "off"
+        self.config.proxy_headers = False
+        self.config.server_header = False
+
+    async def start(self) -> None:
+        """Serves until SIGINT or SIGTERM, and then until the requests that are running are answered."""
+        self.create_application()
+        await self._server.serve(sockets=[self._listener])
+
+
+class EdgeModelServer(ModelServer):
+    """KServe's server for one worker: our REST server, gRPC only with TLS, and new versions as they are pushed."""
+
+    def __init__(self, inference: Inference, api_key: str | None, listener: socket.socket) -> None:
+        """Makes the server.
+
+        Args:
+            inference: Answers the requests.
+            api_key: What requests must bring; None lets all in.
+            listener: The bound socket.
+
+        Raises:
+            ServingError: gRPC cannot be served.
+        """
+        options = inference.options
+        super().__init__(
+            http_port=options.port,
+            workers=1,
+            enable_grpc=False,
+            enable_latency_logging=False,
+            grace_period=int(options.grace_s),
+        )
+        configure_logging()
+        self.register_model(EdgeModel(inference))
+        self._inference = inference
+        self._api_key = api_key
+        self._rest_server = _RestServer(build_app(inference, api_key), options, listener, self)
+
+    def run(self) -> None:
+        """Serves until SIGINT or SIGTERM, and then until the requests that are running are answered."""
+        # uvicorn repeats the signal that ended it, which has done its work by then.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve())
+        self._inference.close()
+
+    async def _serve(self) -> None:
+        options = self._inference.options
+        rpc = build_grpc_server(self.dataplane, options, self._api_key) if options.grpc_port is not None else None
+        if rpc:
+            await rpc.start()
+        watch = asyncio.create_task(self._watch())
+        await self._rest_server.start()
+        watch.cancel()
+        if rpc:
+            await rpc.stop(options.grace_s)
+
+    async def _watch(self) -> None:
+        versions = self._inference.versions
+        while True:
+            _report(versions)
+            await asyncio.sleep(self._inference.options.reload_s)
+            try:
+                if await asyncio.to_thread(versions.refresh):
+                    metrics.RELOADS.inc()
+            # What is served goes on; the next look may succeed.
+            except Exception:
+                logger.exception("looking for versions failed")
+
+
+def run_worker(out: Path, options: ServerOptions, api_key: str | None) -> None:
+    """Serves in this process until SIGINT or SIGTERM.
+
+    The models are loaded and have run before the port is opened.
+
+    Args:
+        out: A run's output folder, its folder of versions, or one bundle.
+        options: How to serve.
+        api_key: What requests must bring; None lets all in.
+
+    Raises:
+        ServingError: No version can be loaded, or an address cannot be listened on.
+    """
+    configure_logging()
+    if options.traces:
+        # Only here: it is of no use to most, and takes as long to import as the rest.
+        from serving.tracing import send_traces
+
+        send_traces(options.name)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    # Each interpreter computes with one thread; more of them would only fight for the same processors.
+    threads = max(1, cpu_count() // options.workers)
+    inference = Inference(ServedVersions(out, options, threads), options, threads)
+    server = EdgeModelServer(inference, api_key, bind(options.host, options.port, shared=options.workers > 1))
+    served = ", ".join(str(version.number) for version in inference.versions.served)
+    scheme = "https" if options.tls_cert else "http"
+    logger.info("serving %s version %s at %s://%s:%d/", options.name, served, scheme, options.host, options.port)
+    server.run()
+
+
+def bind(host: str, port: int, *, shared: bool) -> socket.socket:
+    """Binds a socket.
+
+    Args:
+        host: Address to listen on.
+        port: Port to listen on.
+        shared: Whether other processes bind it too; the kernel then divides the connections among them.
+
+    Returns:
+        The socket, not listening yet.
+
+    Raises:
+        OSError: The address cannot be listened on.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((address[0], port))
+    return listener
+
+
+def _report(versions: ServedVersions) -> None:
+    numbers = dict(zip((STABLE, CANARY), (version.number for version in versions.served), strict=False))
+    for label in (STABLE, CANARY):
+        metrics.MODEL.labels(label).set(numbers.get(label, 0))
+    metrics.REFUSED.set(sum(state.error is not None for state in versions.states()))

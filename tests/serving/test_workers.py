@@ -1,0 +1,75 @@
+"""Several server processes behind one address."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from edge_servers import PREDICT, RunningServer, run_server
+
+pytestmark = pytest.mark.component  # Starts several servers.
+
+
+def _asked_of_all(running: RunningServer, files: list[bytes], times: int = 40) -> list[httpx.Response]:
+    """Asks over many connections, so that each worker gets some."""
+    return [httpx.post(f"{running.url}/predict", content=files[0], trust_env=False) for _ in range(times)]
+
+
+def test_workers_share_the_address_the_answers_and_the_metrics(
+    uint8_bundle: Path, tmp_path: Path, files: list[bytes]
+) -> None:
+    with run_server(uint8_bundle, tmp_path / "log.txt", workers=2) as running:
+        responses = _asked_of_all(running, files)
+        workers = running.workers()
+        sockets = [c.laddr.ip for each in workers for c in each.connections("inet") if c.status == psutil.CONN_LISTEN]
+        counts = {
+            httpx.get(f"{running.url}/metrics", trust_env=False)
+            .text.partition('trimline_requests_total{route="/predict",status="200"} ')[2]
+            .split("\n")[0]
+            for _ in range(6)
+        }
+    assert len(workers) == 2
+    assert sockets == ["127.0.0.1", "127.0.0.1"]
+    assert {response.status_code for response in responses} == {200}
+    assert len({response.text for response in responses}) == 1
+    assert counts == {"40.0"}, "every worker must tell the sum"
+    assert running.process.returncode == 0
+
+
+def test_a_killed_worker_is_back_within_two_seconds(uint8_bundle: Path, tmp_path: Path, files: list[bytes]) -> None:
+    with run_server(uint8_bundle, tmp_path / "log.txt", workers=2) as running:
+        time.sleep(1)
+        victim, other = running.workers()
+        os.kill(victim.pid, signal.SIGKILL)
+        killed = time.monotonic()
+        while True:
+            assert time.monotonic() - killed < 20
+            alive = {worker for worker in running.workers() if worker.status() != psutil.STATUS_ZOMBIE}
+            new = alive - {victim, other}
+            if new and any(c.status == psutil.CONN_LISTEN for each in new for c in each.connections("inet")):
+                break
+            time.sleep(0.02)
+        # The figure for a quiet machine stands in docs/serving.md; tests share theirs with others.
+        assert time.monotonic() - killed < 8
+        assert {response.status_code for response in _asked_of_all(running, files)} == {200}
+    assert "starting another" in running.log.read_text()
+
+
+def test_a_model_that_no_worker_can_load_ends_the_server(uint8_bundle: Path, tmp_path: Path) -> None:
+    with (
+        pytest.raises(AssertionError, match=r"ServingError: .*no version 77"),
+        run_server(uint8_bundle.parent, tmp_path / "log.txt", workers=2, version=77),
+    ):
+        pytest.fail("the server must not start")
+
+
+def test_workers_end_with_their_parent(uint8_bundle: Path, tmp_path: Path, files: list[bytes]) -> None:
+    with run_server(uint8_bundle, tmp_path / "log.txt", workers=2) as running:
+        assert httpx.post(running.url + PREDICT, json={}, trust_env=False).status_code == 400
+        workers = running.workers()
+        running.process.kill()
+        _, alive = psutil.wait_procs(workers, timeout=20)
+    assert alive == []

@@ -1,0 +1,231 @@
+"""The parts of compression that need no training: channels, few bits, sensitivities, the search, the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+from pydantic import ValidationError
+
+from components.compression import channel_pruning, search, sensitivity
+from components.compression.clustering import clusterable
+from components.compression.errors import VariantError
+from components.compression.kernels import choose, require_known_layers
+from components.compression.packing import pack_nibbles, unpack_nibbles
+from components.compression.quantization_aware import ClusteredKernel, SteppedKernel, best_steps, fake_quantized
+from components.compression.settings import CompressionSettings
+from components.compression.store import Store
+from trainer_module.errors import UserError
+from trainer_module.folding import fold_batch_norm
+from trainer_module.models import build_model
+from trainer_module.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZE = 16
+IMAGES = np.random.default_rng(0).integers(0, 256, (32, SIZE, SIZE, 3), dtype=np.uint8)
+LABELS = np.arange(32) % 4
+
+
+def folded(architecture: str) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    network = build_model(ModelSettings(architecture=architecture), SIZE, 4)
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            # Zero gammas, with which blocks start, would make every branch silent.
+            layer.gamma.assign(np.random.default_rng(1).uniform(0.5, 1.5, layer.gamma.shape))
+            layer.beta.assign(np.random.default_rng(2).uniform(-0.5, 0.5, layer.beta.shape))
+    return fold_batch_norm(network)
+
+
+@pytest.mark.parametrize("architecture", ["lean", "residual", "separable", "naive"])
+def test_channels_go_and_the_network_stays_whole(architecture: str) -> None:
+    model = folded(architecture)
+    smaller, changed = channel_pruning.remove_channels(model, 0.4, IMAGES, LABELS)
+    most = 0.6 * channel_pruning.multiply_accumulates(model)
+    assert channel_pruning.multiply_accumulates(smaller) <= most
+    assert changed
+    assert all(left % 8 == 0 for left in changed.values())
+    assert smaller.input_shape == model.input_shape
+    assert smaller.output_shape == model.output_shape
+    assert np.isfinite(smaller.predict(IMAGES.astype(np.float32), verbose=0)).all()
+
+
+def test_silent_channels_go_first_and_nothing_changes() -> None:
+    model = folded("residual")
+    block = model.get_layer("stage1_block1_first_conv")
+    kernel, bias = block.get_weights()
+    silent = np.arange(32) % 4 == 1
+    kernel[..., silent], bias[silent] = 0, 0
+    block.set_weights([kernel, bias])
+    share = 1e-4
+    smaller, changed = channel_pruning.remove_channels(model, share, IMAGES, LABELS)
+    assert changed == {"stage1_block1_first_conv": 24}
+    pixels = IMAGES.astype(np.float32)
+    np.testing.assert_allclose(smaller.predict(pixels, verbose=0), model.predict(pixels, verbose=0), atol=1e-5)
+
+
+def test_more_channels_than_there_are_cannot_go() -> None:
+    with pytest.raises(VariantError, match=r"compression\.channel_sparsity"):
+        channel_pruning.remove_channels(folded("lean"), 0.999, IMAGES, LABELS)
+
+
+def test_nibbles_come_back() -> None:
+    values = np.array([-7, 7, 0, -1, 3], np.int8)
+    packed = pack_nibbles(values)
+    assert packed.tolist() == [0x79, 0xF0, 0x03]
+    np.testing.assert_array_equal(unpack_nibbles(packed, 5), values)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_stepped_kernel_is_whole_multiples_of_a_channels_step_and_keeps_zeros(bits: int) -> None:
+    values = np.random.default_rng(0).normal(size=(3, 3, 8, 5)).astype(np.float32)
+    values[np.abs(values) < 0.5] = 0
+    kernel = SteppedKernel(values, (3,), bits)
+    kernel.build()
+    exported = kernel.exported(1.0).numpy()
+    multiples = exported / kernel.step().numpy()
+    np.testing.assert_allclose(multiples, np.rint(multiples), atol=1e-3)
+    assert np.abs(multiples).max() == pytest.approx(2 ** (bits - 1) - 1, abs=1e-3)
+    assert (exported[values == 0] == 0).all()
+    np.testing.assert_allclose(kernel.trained().numpy(), exported, atol=1e-6)
+
+
+def test_learned_steps_get_gradients() -> None:
+    kernel = SteppedKernel(np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32), None, 4)
+    kernel.build()
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(kernel.trained() ** 2)
+    gradients = tape.gradient(loss, kernel.trainable_variables)
+    assert all(np.abs(gradient.numpy()).sum() > 0 for gradient in gradients)
+
+
+def test_clustered_kernel_keeps_its_clusters_and_zero() -> None:
+    centres = np.array([-1.0, -0.3, 0.0, 0.2, 0.9], np.float32)
+    values = centres[np.random.default_rng(0).integers(0, 5, (1, 1, 16, 8))]
+    kernel = ClusteredKernel(values, (3,))
+    kernel.build()
+    kernel.centres.assign(kernel.centres + 0.013)
+    exported = kernel.exported(1.0).numpy()
+    assert len(np.unique(exported)) == 5
+    np.testing.assert_array_equal(exported == 0, values == 0)
+    step = np.abs(exported).max() / 127
+    np.testing.assert_allclose(exported / step, np.rint(exported / step), atol=1e-3)
+
+
+def test_best_steps_beat_the_largest_magnitude() -> None:
+    values = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+    values[0] = 8.0
+
+    def error(steps: np.ndarray) -> float:
+        return float(np.square(np.clip(np.rint(values / steps), -7, 7) * steps - values).sum())
+
+    largest = np.abs(values).max(axis=0, keepdims=True) / 7
+    assert error(best_steps(values, (1, 3), 7)) < error(largest)
+
+
+def test_fake_quantised_model_of_8_bits_answers_much_the_same() -> None:
+    model = folded("lean")
+    quantized = fake_quantized(model, 8, IMAGES)
+    pixels = IMAGES.astype(np.float32)
+    wanted = model.predict(pixels, verbose=0)
+    np.testing.assert_allclose(quantized(pixels, training=False).numpy(), wanted, atol=0.06)
+    np.testing.assert_allclose(
+        quantized(pixels, training=True).numpy(), quantized(pixels, training=False).numpy(), atol=0.03
+    )
+
+
+def test_equal_harm_spares_the_sensitive_layer_and_reaches_the_target() -> None:
+    harm = {"tough": np.linspace(0, 0.1, len(sensitivity.LEVELS)), "tender": np.linspace(0, 5, len(sensitivity.LEVELS))}
+    sizes = {"tough": 3000, "tender": 1000}
+    shares = sensitivity.equal_harm(harm, sizes, 0.6)
+    assert shares["tough"] > shares["tender"]
+    assert sum(shares[name] * sizes[name] for name in sizes) / 4000 == pytest.approx(0.6, abs=0.01)
+    assert sensitivity.equal_harm(harm, sizes, 0.0) == pytest.approx({"tough": 0, "tender": 0}, abs=1e-3)
+
+
+def test_probe_leaves_the_model_as_it_was() -> None:
+    model = folded("residual")
+    before = [weights.copy() for weights in model.get_weights()]
+    harm = sensitivity.Probe(model, IMAGES).pruning_harm(["stage0_block0_first_conv"])
+    assert harm["stage0_block0_first_conv"][0] == pytest.approx(0, abs=1e-6)
+    assert (np.diff(harm["stage0_block0_first_conv"]) >= 0).all()
+    for kept, weights in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, weights)
+
+
+@pytest.mark.parametrize(
+    ("most", "estimates", "tried", "found"),
+    [
+        (0.7, {0.3: 0.9, 0.5: 0.9, 0.7: 0.2, 0.9: 0.1}, [0.5, 0.7, 0.9], 0.7),
+        (0.3, {0.3: 0.9, 0.5: 0.9, 0.7: 0.9, 0.9: 0.1}, [0.7, 0.5, 0.3], 0.3),
+        (0.9, {0.3: 0.1, 0.5: 0.1, 0.7: 0.1, 0.9: 0.1}, [0.3, 0.5, 0.7, 0.9], 0.9),
+    ],
+)
+def test_search_begins_at_the_evidence_and_ends_at_the_border(
+    most: float, estimates: dict[float, float], tried: list[float], found: float
+) -> None:
+    attempts: list[float] = []
+
+    def attempt(level: float) -> float:
+        attempts.append(level)
+        return level
+
+    result = search.furthest(sorted(estimates), estimates.__getitem__, 0.95, attempt, lambda made: made <= most)
+    assert (attempts, result) == (tried, found)
+
+
+def test_search_that_finds_nothing_says_so() -> None:
+    with pytest.raises(VariantError, match="not even the mildest"):
+        search.furthest([1, 2], lambda _: 1.0, 1.0, lambda level: level, lambda _: False)
+
+
+def test_store_gives_back_what_it_was_given_and_nothing_damaged(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "kept"))
+    assert store.load("work") is None
+    weights = [np.arange(3.0), np.ones((2, 2), np.float32), *(np.zeros(1) for _ in range(12))]
+    store.save("work", weights)
+    for kept, given in zip(store.load("work") or [], weights, strict=True):
+        np.testing.assert_array_equal(kept, given)
+    (tmp_path / "kept/work.npz").write_bytes(b"half a fi")
+    assert store.load("work") is None
+    store.clear()
+    assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sparsity": 1.0},
+        {"sparsity": -0.1},
+        {"clusters": 1},
+        {"clusters": 300},
+        {"bits": [3]},
+        {"stages": ["qat", "qat"]},
+    ],
+)
+def test_impossible_settings_are_refused_by_name(settings: dict) -> None:
+    with pytest.raises(ValidationError, match=next(iter(settings))):
+        CompressionSettings.model_validate(settings)
+
+
+def test_unknown_layers_are_refused_by_name() -> None:
+    image = keras.Input([SIZE, SIZE, 3])
+    x = keras.layers.Conv2D(8, 3)(image)
+    x = keras.layers.UnitNormalization(name="odd")(x)
+    answer = keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(x))
+    with pytest.raises(UserError, match="'odd'"):
+        require_known_layers(keras.Model(image, answer), ["prune"])
+
+
+def test_small_and_depthwise_layers_are_left_out() -> None:
+    model = folded("lean")
+    chosen, skipped = choose(model)
+    assert {skip.layer for skip in skipped} >= {"stage1_block0_depthwise", "logits"}
+    few, left_out = clusterable(chosen, 10_000)
+    assert few == []
+    assert len(left_out) == len(chosen)

@@ -1,0 +1,183 @@
+"""Every stage of compression on a small trained network: what it made is looked for in the files themselves."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tf_keras as keras
+
+from components.compression.data import LabelledImages, Splits
+from components.compression.engine import FineTuning, Result, compress
+from components.compression.flatbuffer import ModelFile
+from components.compression.settings import BudgetSettings, CompressionSettings
+from tests.transformed_files import striped_images
+from trainer_module.errors import UserError
+from trainer_module.input_pipeline import from_arrays
+from trainer_module.models import build_model
+from trainer_module.settings import AugmentationSettings, ModelSettings, TrainerSettings, TrainingSettings
+from trainer_module.tflite import TFLiteClassifier
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.component
+
+SIZE = 16
+TRAIN = LabelledImages(*striped_images(256, SIZE, seed=1))
+VALIDATION = LabelledImages(*striped_images(64, SIZE, seed=2))
+ALL_STAGES = ["prune", "cluster", "quantize", "qat", "prune_channels"]
+
+
+def train(architecture: str) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    network = build_model(ModelSettings(architecture=architecture, width=0.5), SIZE, 2)
+    network.compile(keras.optimizers.Adam(0.005), "sparse_categorical_crossentropy")
+    network.fit(TRAIN.images.astype(np.float32), TRAIN.labels, batch_size=32, epochs=4, verbose=0)
+    return network
+
+
+def run(network: keras.Model, directory: Path, checkpoints: Path | None = None, **settings: object) -> Result:
+    variants = directory / "variants"
+    variants.mkdir(parents=True, exist_ok=True)
+    wanted = {"epochs": 2, "budget": BudgetSettings(max_accuracy_drop=0.1)} | settings
+    training = TrainingSettings(
+        image_size=SIZE,
+        trainer=TrainerSettings(batch_size=32, augmentation=AugmentationSettings(flip=False, shift=0.0)),
+    )
+    return compress(
+        network,
+        Splits(TRAIN, VALIDATION, from_arrays(TRAIN.images, TRAIN.labels)),
+        CompressionSettings.model_validate(wanted),
+        variants,
+        fine_tuning=FineTuning(training, checkpoints=None if checkpoints is None else str(checkpoints)),
+    )
+
+
+@pytest.fixture(scope="module")
+def network() -> keras.Model:
+    return train("lean")
+
+
+@pytest.fixture(scope="module")
+def result(network: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    before = [weights.copy() for weights in network.get_weights()]
+    found = run(network, tmp_path_factory.mktemp("all"), stages=ALL_STAGES)
+    for kept, weights in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, weights)
+    return found
+
+
+def file_of(result: Result, name: str) -> ModelFile:
+    return ModelFile(result.selected.path.with_name(f"{name}.tflite"))
+
+
+def row_of(result: Result, name: str) -> dict:
+    return next(row for row in result.report["variants"] if row["name"] == name)
+
+
+def test_all_variants_are_there_and_know_the_stripes(result: Result) -> None:
+    assert result.report["dropped"] == []
+    names = [row["name"] for row in result.report["variants"]]
+    for expected in (
+        *("float32", "float16", "dynamic", "int8", "int8_litert", "qat_int8", "qat_int4", "qat_int4_in_int8"),
+        *("pruned_float32", "pruned_int8", "pruned_qat_int4", "pruned_qat_int4_in_int8"),
+        *("pruned_clustered_float32", "pruned_clustered_int8", "pruned_clustered_qat"),
+        *("channel_pruned_float32", "channel_pruned_int8", "channel_pruned_qat_int4"),
+    ):
+        assert expected in names
+        path = result.selected.path.with_name(f"{expected}.tflite")
+        predicted = TFLiteClassifier(path).predict(VALIDATION.images).argmax(axis=1)
+        assert np.mean(predicted == VALIDATION.labels) == row_of(result, expected)["accuracy"] > 0.9
+
+
+def test_pruned_weights_are_zero_in_every_file(result: Result) -> None:
+    assert file_of(result, "float32").sparsity() < 0.05
+    for name in ("pruned_float32", "pruned_int8", "pruned_qat_int4", "pruned_clustered_int8", "pruned_clustered_qat"):
+        assert file_of(result, name).sparsity() > 0.4, name
+
+
+def test_files_shrink_when_deflated(result: Result) -> None:
+    rows = [
+        row_of(result, name)["deflated_bytes"] for name in ("float32", "pruned_float32", "pruned_clustered_float32")
+    ]
+    assert rows == sorted(rows, reverse=True)
+    rows = [row_of(result, name)["deflated_bytes"] for name in ("int8", "qat_int4_in_int8", "pruned_qat_int4_in_int8")]
+    assert rows == sorted(rows, reverse=True)
+
+
+def test_clusters_are_in_the_file(result: Result) -> None:
+    clustered = set(result.report["done"]["cluster"]["layers"])
+    for name in ("pruned_clustered_float32", "pruned_clustered_int8", "pruned_clustered_qat"):
+        few = [kernel for kernel in file_of(result, name).kernels if kernel.unique <= 16]
+        assert len(few) >= len(clustered), name
+
+
+def test_narrow_weights_take_half_a_byte(result: Result) -> None:
+    narrow, wide = (row_of(result, name) for name in ("qat_int4", "qat_int4_in_int8"))
+    halved = sum(np.prod(layer["shape"]) for layer in wide["layers"] if layer["unique_weights"] <= 15) / 2
+    assert wide["bytes"] - narrow["bytes"] == pytest.approx(halved, rel=0.1)
+    for left, right in zip(
+        file_of(result, "qat_int4").kernels, file_of(result, "qat_int4_in_int8").kernels, strict=True
+    ):
+        np.testing.assert_array_equal(left.values, right.values)
+
+
+def test_channels_are_gone_from_the_network(result: Result) -> None:
+    before, after = result.report["done"]["prune_channels"]["multiply_accumulates"]
+    assert after <= 0.6 * before
+    size, whole = (sum(k.values.size for k in file_of(result, n).kernels) for n in ("channel_pruned_int8", "int8"))
+    assert size < whole
+
+
+def test_the_selected_is_the_smallest_and_its_float_model_agrees(result: Result) -> None:
+    smallest = min(row["deflated_bytes"] for row in result.report["variants"] if row["within_budget"])
+    assert row_of(result, result.report["selected"])["deflated_bytes"] <= 1.02 * smallest
+    probabilities = result.model.predict(VALIDATION.images.astype(np.float32), verbose=0)
+    predicted = TFLiteClassifier(result.selected.path).predict(VALIDATION.images)
+    assert np.mean(probabilities.argmax(axis=1) == predicted.argmax(axis=1)) > 0.95
+
+
+def test_skipped_layers_are_named_with_reason(result: Result, network: keras.Model) -> None:
+    skipped = {skip["layer"]: skip["reason"] for skip in result.report["skipped"]["prune"]}
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.DepthwiseConv2D):
+            assert skipped[layer.name] == "depthwise kernel"
+    json.dumps(result.report)
+
+
+def test_auto_searches_and_a_second_run_takes_over_what_is_finished(tmp_path: Path) -> None:
+    network = train("residual")
+    budget = BudgetSettings(max_accuracy_drop=0.1, max_bytes=1)
+    wanted = {"stages": ["prune"], "sparsity": "auto", "epochs": 1, "budget": budget}
+    with pytest.raises(UserError, match="max_bytes 1"):
+        run(network, tmp_path, tmp_path / "kept", **wanted)
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "kept").iterdir()}
+    assert len(kept) >= 1
+    with pytest.raises(UserError, match="max_bytes 1"):
+        run(network, tmp_path, tmp_path / "kept", **wanted)
+    assert kept == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "kept").iterdir()}
+
+
+def test_auto_finds_more_than_the_mildest(tmp_path: Path) -> None:
+    found = run(train("residual"), tmp_path, tmp_path / "kept", stages=["prune"], sparsity="auto")
+    assert found.report["done"]["prune"]["sparsity"] > 0.3
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_spent_time_budget_leaves_what_needs_no_time(tmp_path: Path) -> None:
+    found = run(train("residual"), tmp_path, stages=["quantize", "qat", "prune"], time_budget_s=1e-6)
+    reasons = {entry["name"]: entry["reason"] for entry in found.report["dropped"]}
+    assert set(reasons) == {"qat_int8", "qat_int4", "pruned"}
+    assert "compression.time_budget_s" in reasons["pruned"]
+    assert found.selected.name.startswith("int8")
+
+
+def test_two_clusters_of_a_pruned_network_are_refused_with_the_reason(tmp_path: Path) -> None:
+    found = run(train("residual"), tmp_path, stages=["prune", "cluster"], clusters=2, epochs=1)
+    [dropped] = found.report["dropped"]
+    assert dropped["name"] == "pruned_clustered"
+    assert "compression.clusters" in dropped["reason"]
+    assert found.selected.name == "pruned_float32"
