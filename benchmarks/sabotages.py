@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
+from ai_edge_litert.tools import flatbuffer_utils
 
 from benchmarks.gate_bench import (
     CLASS_NAMES,
@@ -97,6 +98,14 @@ def _network(change: Callable[[keras.Model], keras.Model], variant: str, bench: 
     (work / "tflite").mkdir()
     content = Converter(broken, bench.train.images[:256], work / "conversion").convert(variant)
     write_edge_bundle(content, CLASS_NAMES, work / "tflite" / _FOLDER, variant)
+    return _with_bundle(bench, work)
+
+
+def _calibrated_on_black(bench: GateBench, work: Path) -> Release:
+    (work / "tflite").mkdir()
+    black = np.zeros_like(bench.train.images[:256])
+    content = Converter(_copy(bench.network), black, work / "conversion").convert("int8")
+    write_edge_bundle(content, CLASS_NAMES, work / "tflite" / _FOLDER)
     return _with_bundle(bench, work)
 
 
@@ -219,6 +228,14 @@ def _examples(keep: Callable[[np.ndarray], np.ndarray], name: str | None, bench:
     return dataclasses.replace(bench.honest, examples=work / "examples")
 
 
+def _zero_scales(content: bytes) -> bytes:
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    for tensor in model.subgraphs[0].tensors:
+        if tensor.quantization is not None and tensor.quantization.scale is not None:
+            tensor.quantization.scale = np.zeros_like(tensor.quantization.scale)
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
 def _flip_bits(content: bytes) -> bytes:
     """Inverts a stretch in the middle of the file."""
     middle = len(content) // 2
@@ -246,6 +263,7 @@ KINDS = [
     Kind(".tflite cut in half", "fidelity", functools.partial(_content, lambda content: content[: len(content) // 2])),
     Kind(".tflite empty", "fidelity", functools.partial(_content, lambda _: b"")),
     Kind(".tflite with damaged bytes", "fidelity", functools.partial(_content, _flip_bits)),
+    Kind(".tflite whose scales are 0", "fidelity", functools.partial(_content, _zero_scales)),
     Kind(".tflite of another task", "fidelity", _other_task),
     Kind(
         ".tflite always answers one class",
@@ -259,6 +277,7 @@ KINDS = [
     Kind(".tflite wants pixels in [0, 1]", "fidelity", functools.partial(_network, _unscaled, "float32")),
     Kind(".tflite pruned to a tenth, not retrained", "fidelity", functools.partial(_network, _pruned, "int8")),
     Kind(".tflite with noise on its weights", "fidelity", functools.partial(_network, _noise, "int8")),
+    Kind(".tflite calibrated on black photos", "fidelity", _calibrated_on_black),
     Kind("model.json names another input", "serving", functools.partial(_manifest, {"input": {"name": "picture"}})),
     Kind("model.json with another scale", "serving", functools.partial(_manifest, {"input": {"scale": 0.5}})),
     Kind("model.json of another file", "serving", _changed_after_the_manifest),

@@ -48,7 +48,10 @@ DataOption = Annotated[
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output directory of the run.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")]
 VersionOption = Annotated[int | None, typer.Option(min=1, help="A version that trimline status lists.")]
-KeepOption = Annotated[int | None, typer.Option(min=1, help="Newest versions to keep there; default: all.")]
+KeepOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Newest versions to keep there; default: push.keep_versions in OUTPUT, all elsewhere."),
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="One setting; wins over --config.")
 ]
@@ -232,7 +235,8 @@ def status(output: OutputOption = _DEFAULT_OUTPUT) -> None:
 
         tables = status_table(workspace.metadata_file), push_table(workspace.metadata_file)
     for table in tables:
-        Console().print(table)
+        if table.row_count:
+            Console().print(table)
 
 
 @app.command(
@@ -274,8 +278,10 @@ def rollback(
         from pipeline.destinations import below, push_directories
         from pipeline.pushing import rollback as roll_back
 
-        directories = below(to) if to else push_directories(workspace.read_settings(), workspace)
-        pushed = roll_back(workspace, directories, version, keep)
+        settings = workspace.read_settings()
+        directories = below(to) if to else push_directories(settings, workspace)
+        own_keep = None if to else settings.push.keep_versions
+        pushed = roll_back(workspace, directories, version, keep or own_keep)
     for path in pushed.paths.values():
         typer.echo(f"Live again: {path}")
 

@@ -20,7 +20,7 @@ from components.gate_evaluator.component import GateEvaluator
 from components.image_example_gen.component import ImageExampleGen
 from components.image_example_gen.engine.settings import IngestSettings
 from components.release_gate.component import ReleaseGate
-from components.release_gate.engine import Limits
+from components.release_gate.engine import GATES, Limits
 from components.serving_validator.component import ServingValidator
 from pipeline import gates
 from trainer_module import features
@@ -201,13 +201,24 @@ def _release(
         blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
     ).with_id("LatestReleasedResolver")
     released = {"saved_model": baseline.outputs["model"], "tflite": baseline.outputs["tflite_model"]}
-    eval_config = gates.eval_config(settings.gate)
-    evaluators = {}
-    for name in gates.ARTIFACTS:
-        for gate, reference in (("fidelity", trainer.outputs["model"]), ("release", released[name])):
-            evaluators[gate, name] = _evaluator(examples, schema, models[name], reference, eval_config).with_id(
-                gates.evaluator_id(gate, name)
-            )
+    references = {
+        (gate, name): trainer.outputs["model"] if gate == "fidelity" else released[name]
+        for name in gates.ARTIFACTS
+        for gate in GATES
+    }
+    evaluators = {
+        (gate, name): GateEvaluator(
+            version=version,
+            examples=examples,
+            schema=schema,
+            model=models[name],
+            baseline_model=reference,
+            eval_config=gates.eval_config(settings.gate),
+            example_splits=[features.TEST_SPLIT],
+            module_path="trainer_module.evaluation",
+        ).with_id(gates.evaluator_id(gate, name))
+        for (gate, name), reference in references.items()
+    }
     serving_validator = ServingValidator(
         examples=examples,
         saved_model=models["saved_model"],
@@ -228,39 +239,25 @@ def _release(
     )
     directories = {"saved_model": locations.saved_model, "tflite": locations.tflite}
     pushers = [
-        _pusher(models[name], gate.outputs["blessing"], directories[name], settings.push.keep_versions).with_id(
-            f"Pusher{artifact}"
-        )
+        _pusher(
+            models[name], gate.outputs["blessing"], directories[name], settings.push.keep_versions, version
+        ).with_id(f"Pusher{artifact}")
         for name, artifact in gates.ARTIFACTS.items()
     ]
     return [baseline, *evaluators.values(), serving_validator, gate, *pushers]
 
 
-def _evaluator(
-    examples: tfx.types.BaseChannel,
-    schema: tfx.types.BaseChannel,
-    model: tfx.types.BaseChannel,
-    baseline: tfx.types.BaseChannel,
-    eval_config: gates.EvalConfig,
-) -> GateEvaluator:
-    return GateEvaluator(
-        examples=examples,
-        schema=schema,
-        model=model,
-        baseline_model=baseline,
-        eval_config=eval_config,
-        example_splits=[features.TEST_SPLIT],
-        module_path="trainer_module.evaluation",
-    )
-
-
 def _pusher(
-    model: tfx.types.BaseChannel, blessing: tfx.types.BaseChannel, directory: Path | str, keep_versions: int | None
+    model: tfx.types.BaseChannel,
+    blessing: tfx.types.BaseChannel,
+    directory: Path | str,
+    keep_versions: int | None,
+    version: str,
 ) -> AtomicPusher:
     filesystem = tfx.proto.PushDestination.Filesystem(base_directory=str(directory))
     return AtomicPusher(
         model=model,
         model_blessing=blessing,
         push_destination=tfx.proto.PushDestination(filesystem=filesystem),
-        custom_config={KEEP_VERSIONS: keep_versions},
+        custom_config={KEEP_VERSIONS: keep_versions, "version": version},
     )

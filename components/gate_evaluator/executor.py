@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfx.components.evaluator import constants, executor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_component_specs
-from tfx.utils import io_utils
+from tfx.utils import io_utils, path_utils
 
+from components.gate_evaluator.crash import crash_reason
+from trainer_module.classifiers import TFLITE_FILE
 from trainer_module.errors import GateError
 
 if TYPE_CHECKING:
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 
 # Why nothing was evaluated; the blessing of a gate that could be computed has no such property.
 REASON_PROPERTY = "reason"
+
+_BASELINE_KEY = standard_component_specs.BASELINE_MODEL_KEY
 
 # Beam workers carry exceptions as text, so the reason is found by the name of its class.
 _REASON_LINE = re.compile(rf"\b{GateError.__name__}: (.+?)(?: \[while running .*)?$", re.MULTILINE)
@@ -38,6 +44,10 @@ class Executor(executor.Executor):
         Whatever else fails, for example for want of disk, is not the model's fault: it stops the run, and TFX's cache
         does not keep it.
         """
+        crash = _crash_reason(input_dict)
+        if crash:
+            _refuse(input_dict, output_dict, crash)
+            return
         try:
             super().Do(input_dict, output_dict, exec_properties)
         except Exception:
@@ -45,6 +55,21 @@ class Executor(executor.Executor):
             if not reasons:
                 raise
             _refuse(input_dict, output_dict, reasons[-1])
+
+
+def _crash_reason(input_dict: dict[str, list[types.Artifact]]) -> str:
+    """Says which model would take this process down with it; "" if none."""
+    for key, name in ((standard_component_specs.MODEL_KEY, "candidate"), (_BASELINE_KEY, "baseline")):
+        for model in input_dict.get(key) or []:
+            file = os.path.join(path_utils.serving_model_path(model.uri), TFLITE_FILE)  # noqa: PTH118 (may be remote)
+            if fileio.exists(file):
+                with tempfile.TemporaryDirectory() as scratch:
+                    local = Path(scratch) / TFLITE_FILE
+                    io_utils.copy_file(file, str(local))
+                    reason = crash_reason(local)
+                if reason:
+                    return f"the {name} cannot be run: {reason}"
+    return ""
 
 
 def _refuse(

@@ -58,6 +58,11 @@ SUMMARY = {
             {
                 "gate": "fidelity",
                 "artifact": "tflite",
+                "slices": {
+                    "brightness": {
+                        "below 0.25": {"photos": 7, "accuracy": 0.5, "baseline_accuracy": 0.75, "agreement": 0.625}
+                    }
+                },
                 "metrics": {
                     "candidate": {
                         "accuracy": 0.89,
@@ -110,6 +115,12 @@ def test_the_report_says_which_rule_decided_and_why(workspace):
     assert "gate.max_class_drop</code>, class &lt;cat&gt;" in page
     assert "no chance" in page
     assert CHECK["reason"] in page
+
+
+def test_the_report_shows_the_slices(workspace):
+    write_report(workspace)
+    row = workspace.report.read_text().split("brightness below 0.25")[1].split("</tr>")[0]
+    assert re.findall(r">([^<]+)</td>", row) == ["7", "50.00 %", "75.00 %", "62.50 %"]
 
 
 def test_a_run_of_which_nothing_could_be_evaluated_has_a_report(workspace):
