@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -145,7 +146,11 @@ class Inference:
         self._most_pending = threads + options.queue
         self._pending = 0
         self._sampler = Sampler.of(options)
+        self._threads = threads
         self._last_success = time.monotonic()
+        # When each of the requests that are being computed was begun.
+        self._begun: dict[object, float] = {}
+        self._probe: asyncio.Future[NDArray[np.float32]] | None = None
 
     @property
     def has_room(self) -> bool:
@@ -179,7 +184,7 @@ class Inference:
             metrics.stage_seconds("queue").observe(waited)
             if waited > self.options.timeout_s:
                 raise OverloadedError("the request waited too long: try again in a moment")
-            with metrics.RUNNING.track_inprogress():
+            with metrics.RUNNING.track_inprogress(), self._noted():
                 return answer(classifier)
 
         future = asyncio.get_running_loop().run_in_executor(self._executor, work)
@@ -193,19 +198,39 @@ class Inference:
         return result
 
     async def is_ready(self) -> bool:
-        """Tells whether the model can answer: by the latest requests, or else by asking it."""
+        """Tells whether the model can answer: by its latest answers, or else by asking it.
+
+        Where all threads are busy there is nobody to ask; they count as stuck once none of them has begun a request for
+        `timeout_s`.
+        """
         if time.monotonic() - self._last_success < _FRESH_S:
             return True
-        stable = self.versions.stable
-        gray = np.full((1, stable.predictor.image_size, stable.predictor.image_size, 3), 128, np.uint8)
-        probe = asyncio.get_running_loop().run_in_executor(self._executor, stable.predictor.predict, gray)
+        begun = list(self._begun.values())
+        if len(begun) >= self._threads:
+            return time.monotonic() - max(begun) < self.options.timeout_s
+        return await self._answers_probe()
+
+    async def _answers_probe(self) -> bool:
+        if self._probe is None or self._probe.done():
+            predictor = self.versions.stable.predictor
+            gray = np.full((1, predictor.image_size, predictor.image_size, 3), 128, np.uint8)
+            self._probe = asyncio.get_running_loop().run_in_executor(self._executor, predictor.predict, gray)
         try:
-            await asyncio.wait_for(asyncio.shield(probe), _PROBE_S)
+            await asyncio.wait_for(asyncio.shield(self._probe), _PROBE_S)
         # Whatever keeps the model from answering, it is not ready.
         except Exception:
             return False
         self._last_success = time.monotonic()
         return True
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        request = object()
+        self._begun[request] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._begun[request]
 
     def close(self) -> None:
         """Waits for the running requests and stops the threads."""

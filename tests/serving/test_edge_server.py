@@ -136,16 +136,18 @@ def test_probes_are_answered_while_images_are_classified(server: RunningServer, 
             httpx.post(url, json={"instances": [{"b64": large}] * 8}, timeout=60, trust_env=False).status_code
         )
 
-    request = threading.Thread(target=predict)
-    request.start()
+    # As many as there are interpreters.
+    requests = [threading.Thread(target=predict) for _ in range(psutil.cpu_count() or 1)]
+    for request in requests:
+        request.start()
     waits = []
-    while request.is_alive():
+    while any(request.is_alive() for request in requests):
         start = time.perf_counter()
         assert http.get("/v2/health/ready").status_code == 200
         waits.append(time.perf_counter() - start)
         time.sleep(0.02)
-    request.join()
-    assert statuses == [200]
+    assert set(statuses) == {200}
+    assert len(statuses) == len(requests)
     assert len(waits) >= 10, "the request was too short for this test to mean something"
     assert max(waits) < 0.5
 
