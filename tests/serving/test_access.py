@@ -4,6 +4,7 @@ import io
 import json
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -101,6 +102,26 @@ def test_the_api_key_is_asked_for_over_tls(
         for path in ("/v2/health/live", "/v2/health/ready", "/", "/openapi.json"):
             assert client.get(path).status_code == 200
     assert KEY not in running.log.read_text()
+
+
+def test_a_renewed_certificate_is_used_without_a_restart(uint8_bundle: Path, tmp_path: Path) -> None:
+    def write_certificate(authority: trustme.CA) -> None:
+        certificate = authority.issue_cert("127.0.0.1")
+        certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+        certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+
+    write_certificate(trustme.CA())
+    tls = {"tls_cert": tmp_path / "cert.pem", "tls_key": tmp_path / "key.pem"}
+    with run_server(uint8_bundle, tmp_path / "log.txt", verify=str(tmp_path / "ca.pem"), **tls) as running:
+        before = ssl.get_server_certificate(("127.0.0.1", running.port))
+        write_certificate(trustme.CA())
+        deadline = time.monotonic() + 15
+        while ssl.get_server_certificate(("127.0.0.1", running.port)) == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        ready = httpx.get(f"{running.url}/v2/health/ready", verify=str(tmp_path / "ca.pem"), trust_env=False)
+        assert ready.status_code == 200
 
 
 def test_plain_http_is_not_spoken_where_tls_is(secured: tuple[RunningServer, Path, int, Path]) -> None:
