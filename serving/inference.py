@@ -25,6 +25,7 @@ Answer = TypeVar("Answer")
 # How old the last success may be for the model to count as able to answer, and how long a probe may take.
 _FRESH_S = 1.0
 _PROBE_S = 2.0
+_TOO_LATE = "the model takes too long to answer: try again later"
 
 
 @dataclass(frozen=True)
@@ -168,8 +169,8 @@ class Inference:
             What `answer` returned.
 
         Raises:
-            OverloadedError: Too many are waiting, or the wait took longer than `timeout_s`.
-            UnavailableError: The computation takes longer than `timeout_s`.
+            OverloadedError: Too many are waiting.
+            UnavailableError: There is no answer after `timeout_s`.
         """
         if not self.has_room:
             raise OverloadedError(TOO_MANY)
@@ -183,7 +184,8 @@ class Inference:
             waited = time.monotonic() - asked
             metrics.stage_seconds("queue").observe(waited)
             if waited > self.options.timeout_s:
-                raise OverloadedError("the request waited too long: try again in a moment")
+                # Nobody waits for this one any more, and others do.
+                raise UnavailableError(_TOO_LATE)
             with metrics.RUNNING.track_inprogress(), self._noted():
                 return answer(classifier)
 
@@ -193,7 +195,7 @@ class Inference:
             # Shielded: a thread cannot be stopped, and what it computes still counts as pending.
             result = await asyncio.wait_for(asyncio.shield(future), self.options.timeout_s)
         except TimeoutError:
-            raise UnavailableError("the model takes too long to answer: try again later") from None
+            raise UnavailableError(_TOO_LATE) from None
         self._last_success = time.monotonic()
         return result
 
@@ -232,9 +234,14 @@ class Inference:
         finally:
             del self._begun[request]
 
-    def close(self) -> None:
-        """Waits for the running requests and stops the threads."""
-        self._executor.shutdown()
+    def close(self) -> bool:
+        """Stops the threads, and drops what still waits.
+
+        Returns:
+            Whether they do stop; a thread that is computing cannot be stopped.
+        """
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        return not self._begun and (self._probe is None or self._probe.done())
 
     def _count_out(self, future: "asyncio.Future[Answer]") -> None:
         self._pending -= 1

@@ -1,7 +1,9 @@
 """One server process: KServe's Python server around our REST application, gRPC, and the watch for versions."""
 
 import asyncio
+import ipaddress
 import logging
+import os
 import signal
 import socket
 import sys
@@ -70,7 +72,11 @@ class _RestServer(RESTServer):
 
 
 class EdgeModelServer(ModelServer):
-    """KServe's server for one worker: our REST server, gRPC only with TLS, and new versions as they are pushed."""
+    """KServe's server for one worker: our REST server, gRPC only with TLS, and new versions as they are pushed.
+
+    Attributes:
+        address: The address it listens on.
+    """
 
     def __init__(self, inference: Inference, api_key: str | None, listener: socket.socket) -> None:
         """Makes the server.
@@ -93,6 +99,7 @@ class EdgeModelServer(ModelServer):
         )
         configure_logging()
         self.register_model(EdgeModel(inference))
+        self.address: str = listener.getsockname()[0]
         self._inference = inference
         self._api_key = api_key
         self._rest_server = _RestServer(build_app(inference, api_key), options, listener, self)
@@ -104,7 +111,11 @@ class EdgeModelServer(ModelServer):
             signal.signal(number, lambda *_: None)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._serve())
-        self._inference.close()
+        if not self._inference.close():
+            logger.error("the model does not come to an end: the process ends without it")
+            logging.shutdown()
+            # Python itself would wait for the threads.
+            os._exit(1)
 
     async def _serve(self) -> None:
         options = self._inference.options
@@ -155,6 +166,8 @@ def run_worker(out: Path, options: ServerOptions, api_key: str | None) -> None:
     inference = Inference(ServedVersions(out, options, threads), options, threads)
     server = EdgeModelServer(inference, api_key, bind(options.host, options.port, shared=options.workers > 1))
     served = ", ".join(str(version.number) for version in inference.versions.served)
+    if api_key is None and not ipaddress.ip_address(server.address).is_loopback:
+        logger.warning("whoever reaches %s can ask for predictions: set serving.api_key_file", options.host)
     scheme = "https" if options.tls_cert else "http"
     logger.info("serving %s version %s at %s://%s:%d/", options.name, served, scheme, options.host, options.port)
     server.run()

@@ -96,7 +96,9 @@ def test_readiness_tells_when_the_model_hangs(uint8_bundle: Path, tmp_path: Path
         assert set(statuses) == {503}
         assert httpx.get(f"{running.url}/v2/health/ready", trust_env=False).status_code == 503
         assert httpx.get(f"{running.url}/v2/health/live", trust_env=False).status_code == 200
-        running.process.kill()
+        # Even so it ends when it is told to.
+        running.process.terminate()
+        assert running.process.wait(timeout=15) == 1
 
 
 def test_a_body_beyond_the_limit_is_refused_before_it_is_read(server: RunningServer) -> None:
