@@ -26,6 +26,7 @@ _SHARED_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
 # Workers that die sooner than this after their start, one after the other, die of their start.
 _EARLY_S = 5.0
 _MOST_EARLY_DEATHS = 5
+_LONGEST_PAUSE_S = 10
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class _Workers:
         self._complaints, self._complain = multiprocessing.Pipe(duplex=False)
         self._stopping = False
         self._early_deaths = 0
+        self._start_after = 0.0
 
     def keep_alive(self) -> None:
         """Runs the workers until SIGINT or SIGTERM; starts a new one for each that dies."""
@@ -78,9 +80,11 @@ class _Workers:
             gc.collect()
             gc.freeze()
             while not self._stopping:
-                while len(self._processes) < self._count:
+                while len(self._processes) < self._count and time.monotonic() >= self._start_after:
                     self._start()
+                # Without any process it returns at once.
                 wait([process.sentinel for process in self._processes], timeout=0.5)
+                time.sleep(0.01)
                 self._bury()
         finally:
             self._end()
@@ -103,14 +107,23 @@ class _Workers:
                 continue
             del self._processes[process]
             mark_process_dead(process.pid)
-            if self._stopping:
-                continue
-            if self._complaints.poll():
-                raise ServingError(self._complaints.recv())
-            self._early_deaths = self._early_deaths + 1 if time.monotonic() - started < _EARLY_S else 0
-            if self._early_deaths > _MOST_EARLY_DEATHS:
-                raise ServingError(f"workers die as soon as they start (exit code {process.exitcode}): see the log")
-            logger.warning("worker %d died with exit code %s: starting another", process.pid, process.exitcode)
+            if not self._stopping:
+                self._replace(process, time.monotonic() - started)
+
+    def _replace(self, process: ForkProcess, lived_s: float) -> None:
+        """Decides when a dead worker is replaced: at once, or later and later while they die of their start.
+
+        Raises:
+            ServingError: They die of their start, and none is left that serves.
+        """
+        complaint = self._complaints.recv() if self._complaints.poll() else None
+        self._early_deaths = self._early_deaths + 1 if lived_s < _EARLY_S else 0
+        serves = any(time.monotonic() - started >= _EARLY_S for started in self._processes.values())
+        if self._early_deaths and not serves and (complaint or self._early_deaths > _MOST_EARLY_DEATHS):
+            raise ServingError(complaint or f"workers die as they start, exit code {process.exitcode}: see the log")
+        reason = complaint or f"exit code {process.exitcode}"
+        logger.warning("worker %d died: %s: starting another", process.pid, reason)
+        self._start_after = time.monotonic() + min(max(0, self._early_deaths - 1), _LONGEST_PAUSE_S)
 
     def _end(self) -> None:
         for process in self._processes:

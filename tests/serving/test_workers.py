@@ -1,6 +1,7 @@
 """Several server processes behind one address."""
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -73,3 +74,34 @@ def test_workers_end_with_their_parent(uint8_bundle: Path, tmp_path: Path, files
         running.process.kill()
         _, alive = psutil.wait_procs(workers, timeout=20)
     assert alive == []
+
+
+def test_a_worker_that_cannot_start_again_leaves_the_others_alone(
+    uint8_bundle: Path, tmp_path: Path, files: list[bytes]
+) -> None:
+    base = tmp_path / "versions"
+    shutil.copytree(uint8_bundle, base / "1")
+    with run_server(base, tmp_path / "log.txt", workers=2) as running:
+        # Old enough to count as serving.
+        time.sleep(6)
+        shutil.rmtree(base / "1")
+        victim, other = running.workers()
+        os.kill(victim.pid, signal.SIGKILL)
+        time.sleep(2)
+        assert httpx.post(f"{running.url}/predict", content=files[0], trust_env=False).status_code == 200
+        assert running.process.poll() is None
+        assert other.is_running()
+        shutil.copytree(uint8_bundle, base / ".2")
+        (base / ".2").rename(base / "2")
+        deadline = time.monotonic() + 20
+        while sum(_is_listening(worker) for worker in running.workers()) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert "no pushed model in it" in running.log.read_text()
+
+
+def _is_listening(worker: psutil.Process) -> bool:
+    try:
+        return any(c.status == psutil.CONN_LISTEN for c in worker.connections("inet"))
+    except psutil.Error:
+        return False
