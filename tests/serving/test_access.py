@@ -195,6 +195,18 @@ def test_grpc_refuses_what_rest_refuses(stub: GRPCInferenceServiceStub, files: l
     assert code(stub.ModelInfer, huge) == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+def test_grpc_calls_are_counted(secured: tuple[RunningServer, Path, int, Path], stub: GRPCInferenceServiceStub) -> None:
+    running, authority, _, _ = secured
+    with pytest.raises(grpc.RpcError):
+        stub.ServerLive(pb.ServerLiveRequest(), timeout=10)
+    stub.ServerReady(pb.ServerReadyRequest(), metadata=[("authorization", f"Bearer {KEY}")], timeout=10)
+    with httpx.Client(verify=str(authority), trust_env=False, headers={"x-api-key": KEY}) as client:
+        text = client.get(f"{running.url}/metrics").text
+    service = "/inference.GRPCInferenceService"
+    assert f'trimline_requests_total{{route="{service}/ServerLive",status="UNAUTHENTICATED"}} 1.0' in text
+    assert f'trimline_requests_total{{route="{service}/ServerReady",status="OK"}} 1.0' in text
+
+
 def test_grpc_is_not_spoken_in_the_clear(secured: tuple[RunningServer, Path, int, Path]) -> None:
     _, _, port, _ = secured
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, pytest.raises(grpc.RpcError) as caught:
