@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -30,9 +29,6 @@ logger = logging.getLogger(__name__)
 
 # KServe's own value: longer than proxies keep an idle connection.
 _KEEP_ALIVE_S = 65
-# How long the event loop keeps Python's lock while a thread with an image wants it; Python's own 5 ms are longer than
-# most images take, and a thread asks for the lock several times for each.
-_SWITCH_INTERVAL_S = 0.0005
 
 
 class _RestServer(RESTServer):
@@ -160,7 +156,6 @@ def run_worker(out: Path, options: ServerOptions, api_key: str | None) -> None:
         from serving.tracing import send_traces
 
         send_traces(options.name)
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     # Each interpreter computes with one thread; more of them would only fight for the same processors.
     threads = max(1, cpu_count() // options.workers)
     inference = Inference(ServedVersions(out, options, threads), options, threads)
