@@ -14,7 +14,7 @@ import time
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from serving.errors import ServingError
 from serving.options import ServerOptions
@@ -61,7 +61,9 @@ class _Workers:
 
     def __init__(self, out: Path, options: ServerOptions, api_key: str | None) -> None:
         self._worker = _import_worker()
-        self._arguments = (out, options, api_key)
+        # Bound once and for all workers, which listen as soon as they can answer.
+        self._listener = self._worker.bind(options.host, options.port)
+        self._arguments = (out, options, api_key, self._listener)
         self._grace_s = options.grace_s
         self._processes: dict[ForkProcess, float] = {}
         self._count = options.workers
@@ -126,6 +128,8 @@ class _Workers:
         self._start_after = time.monotonic() + min(max(0, self._early_deaths - 1), _LONGEST_PAUSE_S)
 
     def _end(self) -> None:
+        # Nobody is to wait for a worker that does not come.
+        self._listener.close()
         for process in self._processes:
             process.terminate()
         deadline = time.monotonic() + self._grace_s + 5
@@ -136,12 +140,12 @@ class _Workers:
                 process.join()
 
 
-def _run_worker(worker, complain: Connection, out: Path, options: ServerOptions, api_key: str | None) -> None:  # type: ignore[no-untyped-def]
+def _run_worker(worker, complain: Connection, *arguments: Any) -> None:  # type: ignore[no-untyped-def]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        worker.run_worker(out, options, api_key)
+        worker.run_worker(*arguments)
     except ServingError as error:
         complain.send(str(error))
         sys.exit(2)

@@ -15,6 +15,7 @@ from kserve.protocol.rest.server import RESTServer
 from kserve.utils.utils import cpu_count
 
 from serving import metrics
+from serving.acceptor import SharingServer
 from serving.app import build_app
 from serving.connections import LimitedProtocol
 from serving.guard import App
@@ -50,7 +51,10 @@ class _RestServer(RESTServer):
         )
         self._app = app
         self._timeout_s = options.timeout_s
-        self._listener = listener
+        # Alone, a worker accepts whatever comes.
+        self._sockets = [listener] if options.workers == 1 else None
+        if options.workers > 1:
+            self._server = SharingServer(self.config, listener)
 
     def create_application(self) -> None:
         """Puts our application and connections into the configuration, which uvicorn reads only when it starts."""
@@ -64,7 +68,7 @@ class _RestServer(RESTServer):
     async def start(self) -> None:
         """Serves until SIGINT or SIGTERM, and then until the requests that are running are answered."""
         self.create_application()
-        await self._server.serve(sockets=[self._listener])
+        await self._server.serve(sockets=self._sockets)
 
 
 class EdgeModelServer(ModelServer):
@@ -137,7 +141,7 @@ class EdgeModelServer(ModelServer):
                 logger.exception("looking for versions failed")
 
 
-def run_worker(out: Path, options: ServerOptions, api_key: str | None) -> None:
+def run_worker(out: Path, options: ServerOptions, api_key: str | None, listener: socket.socket | None = None) -> None:
     """Serves in this process until SIGINT or SIGTERM.
 
     The models are loaded and have run before the port is opened.
@@ -146,6 +150,7 @@ def run_worker(out: Path, options: ServerOptions, api_key: str | None) -> None:
         out: A run's output folder, its folder of versions, or one bundle.
         options: How to serve.
         api_key: What requests must bring; None lets all in.
+        listener: The bound socket that all workers share; None where there is only this one.
 
     Raises:
         ServingError: No version can be loaded, or an address cannot be listened on.
@@ -159,7 +164,7 @@ def run_worker(out: Path, options: ServerOptions, api_key: str | None) -> None:
     # Each interpreter computes with one thread; more of them would only fight for the same processors.
     threads = max(1, cpu_count() // options.workers)
     inference = Inference(ServedVersions(out, options, threads), options, threads)
-    server = EdgeModelServer(inference, api_key, bind(options.host, options.port, shared=options.workers > 1))
+    server = EdgeModelServer(inference, api_key, listener or bind(options.host, options.port))
     served = ", ".join(str(version.number) for version in inference.versions.served)
     if api_key is None and not ipaddress.ip_address(server.address).is_loopback:
         logger.warning("whoever reaches %s can ask for predictions: set serving.api_key_file", options.host)
@@ -168,13 +173,12 @@ def run_worker(out: Path, options: ServerOptions, api_key: str | None) -> None:
     server.run()
 
 
-def bind(host: str, port: int, *, shared: bool) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
     """Binds a socket.
 
     Args:
         host: Address to listen on.
         port: Port to listen on.
-        shared: Whether other processes bind it too; the kernel then divides the connections among them.
 
     Returns:
         The socket, not listening yet.
@@ -185,8 +189,6 @@ def bind(host: str, port: int, *, shared: bool) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listener.bind((address[0], port))
     return listener
 
