@@ -83,7 +83,7 @@ class EpochKeeper(keras.callbacks.Callback):
 
         Args:
             state: Its record and its kept model are brought up to date.
-            patience: Epochs without a lower validation loss before the training stops.
+            patience: Epochs without a better one (see `Record.best_epoch`) before the training stops.
         """
         super().__init__()
         self._state = state

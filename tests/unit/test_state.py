@@ -35,6 +35,13 @@ def test_the_best_epoch_is_the_first_with_the_lowest_loss_that_is_a_number():
     assert _record(math.nan, 0.5, 0.25, 0.25, -math.inf).best_epoch == 2
 
 
+def test_accuracy_goes_before_loss_and_loss_decides_between_equals():
+    record = Record(CHOICE)
+    for accuracy, loss in [(0.8, 0.1), (0.9, 0.6), (0.9, 0.5), (0.9, 0.7), (0.95, math.nan)]:
+        record.add_epoch({"loss": 1.0, "val_accuracy": accuracy, "val_loss": loss})
+    assert record.best_epoch == 2
+
+
 @pytest.mark.parametrize(
     ("losses", "over"),
     [
