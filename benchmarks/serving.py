@@ -231,12 +231,12 @@ def _tensorflow_call(out: Path) -> Callable[[NDArray[np.uint8]], Any]:
     return lambda pixels: (model, signature(images=tf.constant(pixels))["probabilities"].numpy())
 
 
-def measured_inputs(width: int, height: int, image_size: int) -> _Inputs:
+def measured_inputs(width: int, height: int, image_size: int, noise: float = 8) -> _Inputs:
     """Returns what is sent: a photo of smooth colours and noise, and pixels of the model's size."""
     rng = np.random.default_rng(0)
     grid = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
     smooth = np.asarray(grid.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
-    noisy = np.clip(smooth + rng.normal(scale=8, size=smooth.shape), 0, 255).astype(np.uint8)
+    noisy = np.clip(smooth + rng.normal(scale=noise, size=smooth.shape), 0, 255).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(noisy).save(file, "JPEG", quality=85)
     pixels = rng.integers(0, 256, (1, image_size, image_size, 3), dtype=np.uint8)

@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=200_000)
     parser.add_argument("--swaps", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=5.0, help="Length of each measurement of overload.")
-    parser.add_argument("--photo", default="500x375")
+    parser.add_argument("--photo", default="1600x1200", help="What is asked for in the overload; without noise.")
     arguments = parser.parse_args()
     bundle = find_bundle(arguments.out)
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +84,7 @@ def main() -> None:
             lines = _soak(arguments, bundle, base, options.port, process.pid)
             lines += _kill(process.pid, Path(folder) / "log.txt")
             width, height = (int(side) for side in arguments.photo.split("x"))
-            photo = measured_inputs(width, height, load_bundle(bundle).image_size).b64
+            photo = measured_inputs(width, height, load_bundle(bundle).image_size, noise=0).b64
             lines += _overload(arguments.seconds, photo, options.port)
     sys.stdout.write("| Measured | Figure |\n| --- | --- |\n")
     sys.stdout.writelines(f"| {name} | {figure} |\n" for name, figure in lines)

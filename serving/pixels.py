@@ -1,5 +1,6 @@
 """Pixels that came as JSON or as bytes, to arrays. Strict: what is not a whole number from 0 to 255 is refused."""
 
+import functools
 import math
 import re
 from typing import Any, Final
@@ -90,10 +91,16 @@ def _bytes_of(numbers: Any, shape: tuple[int, ...]) -> bytes:
 def _count_images(text: bytes, image_size: int) -> int:
     """Returns how many images of the right shape the text is made of; 0 where it is of anything else."""
     frame = text.translate(None, _DIGITS_AND_SPACES)
-    row = b"[" + b",".join([b"[,,]"] * image_size) + b"]"
-    image = b"[" + b",".join([row] * image_size) + b"]"
+    image = _frame_of_image(image_size)
     count = (len(frame) - 1) // (len(image) + 1)
     return count if frame == b"[" + b",".join([image] * count) + b"]" else 0
+
+
+@functools.lru_cache(8)
+def _frame_of_image(image_size: int) -> bytes:
+    """Returns the brackets and commas of one image."""
+    row = b"[" + b",".join([b"[,,]"] * image_size) + b"]"
+    return b"[" + b",".join([row] * image_size) + b"]"
 
 
 def _numbers_of(text: bytes, count: int) -> NDArray[np.uint8] | None:
@@ -106,12 +113,13 @@ def _numbers_of(text: bytes, count: int) -> NDArray[np.uint8] | None:
     ends = np.flatnonzero(is_digit[:-1] & ~is_digit[1:])
     if len(ends) != count:
         return None
-    ones, tens, hundreds, thousands = (codes.take(ends - place) for place in range(4))
+    ones, tens, hundreds = (codes.take(ends - place) for place in range(3))
     two = tens < 10
     three = two & (hundreds < 10)
     has_leading_zero = (two & ~three & (tens == 0)) | (three & (hundreds == 0))
     values = ones + 10 * (two * tens).astype(np.uint16) + 100 * (three * hundreds).astype(np.uint16)
-    if has_leading_zero.any() or (three & (thousands < 10)).any() or values.max() > np.iinfo(np.uint8).max:
+    has_long_numbers = np.count_nonzero(is_digit) != count + np.count_nonzero(two) + np.count_nonzero(three)
+    if has_leading_zero.any() or has_long_numbers or values.max() > np.iinfo(np.uint8).max:
         return None
     starts = ends - two - three
     return values.astype(np.uint8) if _stand_alone(codes, starts, ends) else None
