@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -24,6 +25,7 @@ Answer = TypeVar("Answer")
 # How old the last success may be for the model to count as able to answer, and how long a probe may take.
 _FRESH_S = 1.0
 _PROBE_S = 2.0
+_TOO_LATE = "the model takes too long to answer: try again later"
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,11 @@ class Inference:
         self._most_pending = threads + options.queue
         self._pending = 0
         self._sampler = Sampler.of(options)
+        self._threads = threads
         self._last_success = time.monotonic()
+        # When each of the requests that are being computed was begun.
+        self._begun: dict[object, float] = {}
+        self._probe: asyncio.Future[NDArray[np.float32]] | None = None
 
     @property
     def has_room(self) -> bool:
@@ -163,8 +169,8 @@ class Inference:
             What `answer` returned.
 
         Raises:
-            OverloadedError: Too many are waiting, or the wait took longer than `timeout_s`.
-            UnavailableError: The computation takes longer than `timeout_s`.
+            OverloadedError: Too many are waiting.
+            UnavailableError: There is no answer after `timeout_s`.
         """
         if not self.has_room:
             raise OverloadedError(TOO_MANY)
@@ -178,8 +184,9 @@ class Inference:
             waited = time.monotonic() - asked
             metrics.stage_seconds("queue").observe(waited)
             if waited > self.options.timeout_s:
-                raise OverloadedError("the request waited too long: try again in a moment")
-            with metrics.RUNNING.track_inprogress():
+                # Nobody waits for this one any more, and others do.
+                raise UnavailableError(_TOO_LATE)
+            with metrics.RUNNING.track_inprogress(), self._noted():
                 return answer(classifier)
 
         future = asyncio.get_running_loop().run_in_executor(self._executor, work)
@@ -188,28 +195,53 @@ class Inference:
             # Shielded: a thread cannot be stopped, and what it computes still counts as pending.
             result = await asyncio.wait_for(asyncio.shield(future), self.options.timeout_s)
         except TimeoutError:
-            raise UnavailableError("the model takes too long to answer: try again later") from None
+            raise UnavailableError(_TOO_LATE) from None
         self._last_success = time.monotonic()
         return result
 
     async def is_ready(self) -> bool:
-        """Tells whether the model can answer: by the latest requests, or else by asking it."""
+        """Tells whether the model can answer: by its latest answers, or else by asking it.
+
+        Where all threads are busy there is nobody to ask; they count as stuck once none of them has begun a request for
+        `timeout_s`.
+        """
         if time.monotonic() - self._last_success < _FRESH_S:
             return True
-        stable = self.versions.stable
-        gray = np.full((1, stable.predictor.image_size, stable.predictor.image_size, 3), 128, np.uint8)
-        probe = asyncio.get_running_loop().run_in_executor(self._executor, stable.predictor.predict, gray)
+        begun = list(self._begun.values())
+        if len(begun) >= self._threads:
+            return time.monotonic() - max(begun) < self.options.timeout_s
+        return await self._answers_probe()
+
+    async def _answers_probe(self) -> bool:
+        if self._probe is None or self._probe.done():
+            predictor = self.versions.stable.predictor
+            gray = np.full((1, predictor.image_size, predictor.image_size, 3), 128, np.uint8)
+            self._probe = asyncio.get_running_loop().run_in_executor(self._executor, predictor.predict, gray)
         try:
-            await asyncio.wait_for(asyncio.shield(probe), _PROBE_S)
+            await asyncio.wait_for(asyncio.shield(self._probe), _PROBE_S)
         # Whatever keeps the model from answering, it is not ready.
         except Exception:
             return False
         self._last_success = time.monotonic()
         return True
 
-    def close(self) -> None:
-        """Waits for the running requests and stops the threads."""
-        self._executor.shutdown()
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        request = object()
+        self._begun[request] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._begun[request]
+
+    def close(self) -> bool:
+        """Stops the threads, and drops what still waits.
+
+        Returns:
+            Whether they do stop; a thread that is computing cannot be stopped.
+        """
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        return not self._begun and (self._probe is None or self._probe.done())
 
     def _count_out(self, future: "asyncio.Future[Answer]") -> None:
         self._pending -= 1

@@ -1,5 +1,7 @@
 """The plain protocol: an image file in, its most probable classes out. The web page speaks it."""
 
+from collections.abc import AsyncGenerator
+
 import orjson
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartParser
@@ -26,7 +28,7 @@ async def file_of_form(content_type: str, body: bytes) -> bytes:
         ServingError: It is not a form, or there is no file in it.
     """
 
-    async def chunks():  # type: ignore[no-untyped-def]
+    async def chunks() -> AsyncGenerator[bytes, None]:
         yield body
 
     parser = MultiPartParser(

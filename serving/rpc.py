@@ -1,17 +1,22 @@
 """The gRPC server: KServe's, with encryption, one address, the API key, and no way to unload the model."""
 
 import hmac
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
+from kserve.errors import InvalidInput, ModelNotFound
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
 from kserve.protocol.grpc.servicer import InferenceServicer
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
+from serving import metrics
 from serving.errors import OverloadedError, ServingError
 from serving.options import ServerOptions
+
+logger = logging.getLogger(__name__)
 
 _STATUSES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -50,7 +55,7 @@ class _Guard(grpc.aio.ServerInterceptor):
             return handler
         allowed = self._expected is None or hmac.compare_digest(_authorization(details), self._expected)
         return grpc.unary_unary_rpc_method_handler(
-            _guarded(handler.unary_unary) if allowed else _refuse,
+            _counted(details.method, _guarded(handler.unary_unary) if allowed else _refuse),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
@@ -94,6 +99,22 @@ def _authorization(details: grpc.HandlerCallDetails) -> bytes:
     return b""
 
 
+def _counted(route: str, method: Handler) -> Handler:
+    async def answer(request: Any, context: Any) -> Any:
+        with metrics.request_seconds_of(route).time():
+            try:
+                return await method(request, context)
+            finally:
+                metrics.requests_of(route, _name_of(context.code())).inc()
+
+    return answer
+
+
+def _name_of(code: grpc.StatusCode | int | None) -> str:
+    # None, or the number 0, is what gRPC has for a call that nobody aborted.
+    return code.name if isinstance(code, grpc.StatusCode) else "OK"
+
+
 def _guarded(method: Handler) -> Handler:
     async def answer(request: Any, context: Any) -> Any:
         try:
@@ -110,12 +131,11 @@ def _guarded(method: Handler) -> Handler:
 
 
 def _kserve_status(error: Exception) -> tuple[grpc.StatusCode, str]:
-    from kserve.errors import InvalidInput, ModelNotFound
-
     if isinstance(error, InvalidInput):
         return grpc.StatusCode.INVALID_ARGUMENT, error.reason
     if isinstance(error, ModelNotFound):
         return grpc.StatusCode.NOT_FOUND, "no such model"
+    logger.error("a call failed", exc_info=error)
     return grpc.StatusCode.INTERNAL, "internal error"
 
 

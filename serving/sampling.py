@@ -25,25 +25,25 @@ class Sampler:
     The files are named by the SHA-256 of the image, so that an image is kept once however often it is sent.
     """
 
-    def __init__(self, directory: Path, share: float, most: int) -> None:
+    def __init__(self, directory: Path, share: float, most: int, sharers: int) -> None:
         """Makes the directory.
 
         Args:
             directory: Where the samples go.
             share: Probability that an image is kept.
-            most: Most images kept; later ones are not.
+            most: Most images in the directory; none is added to more.
+            sharers: Processes that add to it, each as much as the others.
 
         Raises:
             ServingError: The directory cannot be made.
         """
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._count = sum(1 for _ in directory.glob("*.json"))
+            self._left = max(0, most - sum(1 for _ in directory.glob("*.json"))) // sharers
         except OSError as error:
             raise ServingError(f"{directory}: cannot keep samples there: {error.strerror}") from error
         self._directory = directory
         self._share = share
-        self._most = most
         self._lock = threading.Lock()
 
     @classmethod
@@ -51,7 +51,7 @@ class Sampler:
         """Returns the sampler that the options ask for; None where they ask for none."""
         if not options.sample_share or options.sample_dir is None:
             return None
-        return cls(options.sample_dir, options.sample_share, options.sample_max)
+        return cls(options.sample_dir, options.sample_share, options.sample_max, options.workers)
 
     def offer(self, data: bytes, label: str, probabilities: NDArray[np.float32], version: ServedVersion) -> None:
         """Keeps an image, or not. A full disk is logged and harms no request.
@@ -63,7 +63,7 @@ class Sampler:
             version: The version that classified it.
         """
         # Not for security: it only picks samples.
-        if random.random() >= self._share or self._count >= self._most:  # noqa: S311
+        if random.random() >= self._share or self._left <= 0:  # noqa: S311
             return
         name = hashlib.sha256(data).hexdigest()
         answer = {"label": label, "probabilities": probabilities.tolist(), "version": version.number}
@@ -76,7 +76,7 @@ class Sampler:
             logger.warning("%s: a sample cannot be written: %s", self._directory, error.strerror)
             return
         with self._lock:
-            self._count += 1
+            self._left -= 1
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -14,7 +14,7 @@ import time
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from serving.errors import ServingError
 from serving.options import ServerOptions
@@ -26,6 +26,7 @@ _SHARED_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
 # Workers that die sooner than this after their start, one after the other, die of their start.
 _EARLY_S = 5.0
 _MOST_EARLY_DEATHS = 5
+_LONGEST_PAUSE_S = 10
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +61,16 @@ class _Workers:
 
     def __init__(self, out: Path, options: ServerOptions, api_key: str | None) -> None:
         self._worker = _import_worker()
-        self._arguments = (out, options, api_key)
+        # Bound once and for all workers, which listen as soon as they can answer.
+        self._listener = self._worker.bind(options.host, options.port)
+        self._arguments = (out, options, api_key, self._listener)
         self._grace_s = options.grace_s
         self._processes: dict[ForkProcess, float] = {}
         self._count = options.workers
         self._complaints, self._complain = multiprocessing.Pipe(duplex=False)
         self._stopping = False
         self._early_deaths = 0
+        self._start_after = 0.0
 
     def keep_alive(self) -> None:
         """Runs the workers until SIGINT or SIGTERM; starts a new one for each that dies."""
@@ -78,9 +82,11 @@ class _Workers:
             gc.collect()
             gc.freeze()
             while not self._stopping:
-                while len(self._processes) < self._count:
+                while len(self._processes) < self._count and time.monotonic() >= self._start_after:
                     self._start()
+                # Without any process it returns at once.
                 wait([process.sentinel for process in self._processes], timeout=0.5)
+                time.sleep(0.01)
                 self._bury()
         finally:
             self._end()
@@ -103,16 +109,27 @@ class _Workers:
                 continue
             del self._processes[process]
             mark_process_dead(process.pid)
-            if self._stopping:
-                continue
-            if self._complaints.poll():
-                raise ServingError(self._complaints.recv())
-            self._early_deaths = self._early_deaths + 1 if time.monotonic() - started < _EARLY_S else 0
-            if self._early_deaths > _MOST_EARLY_DEATHS:
-                raise ServingError(f"workers die as soon as they start (exit code {process.exitcode}): see the log")
-            logger.warning("worker %d died with exit code %s: starting another", process.pid, process.exitcode)
+            if not self._stopping:
+                self._replace(process, time.monotonic() - started)
+
+    def _replace(self, process: ForkProcess, lived_s: float) -> None:
+        """Decides when a dead worker is replaced: at once, or later and later while they die of their start.
+
+        Raises:
+            ServingError: They die of their start, and none is left that serves.
+        """
+        complaint = self._complaints.recv() if self._complaints.poll() else None
+        self._early_deaths = self._early_deaths + 1 if lived_s < _EARLY_S else 0
+        serves = any(time.monotonic() - started >= _EARLY_S for started in self._processes.values())
+        if self._early_deaths and not serves and (complaint or self._early_deaths > _MOST_EARLY_DEATHS):
+            raise ServingError(complaint or f"workers die as they start, exit code {process.exitcode}: see the log")
+        reason = complaint or f"exit code {process.exitcode}"
+        logger.warning("worker %d died: %s: starting another", process.pid, reason)
+        self._start_after = time.monotonic() + min(max(0, self._early_deaths - 1), _LONGEST_PAUSE_S)
 
     def _end(self) -> None:
+        # Nobody is to wait for a worker that does not come.
+        self._listener.close()
         for process in self._processes:
             process.terminate()
         deadline = time.monotonic() + self._grace_s + 5
@@ -123,12 +140,12 @@ class _Workers:
                 process.join()
 
 
-def _run_worker(worker, complain: Connection, out: Path, options: ServerOptions, api_key: str | None) -> None:  # type: ignore[no-untyped-def]
+def _run_worker(worker, complain: Connection, *arguments: Any) -> None:  # type: ignore[no-untyped-def]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        worker.run_worker(out, options, api_key)
+        worker.run_worker(*arguments)
     except ServingError as error:
         complain.send(str(error))
         sys.exit(2)

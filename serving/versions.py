@@ -128,7 +128,7 @@ class ServedVersions:
         served = {version.number: VersionState(version.number, None) for version in self._served}
         refused = {
             number: VersionState(number, failure.reason)
-            for number, failure in self._failures.copy().items()
+            for number, failure in self._failures.items()
             if number not in served
         }
         return [state for _, state in sorted({**refused, **served}.items(), reverse=True)]
@@ -148,6 +148,7 @@ class ServedVersions:
         except ServingError as error:
             logger.warning("looking for versions failed: %s", error)
             return False
+        self._failures = {number: failure for number, failure in self._failures.items() if number in available}
         stable = self.stable if self._options.version is not None else self._newest(available) or self.stable
         served = self._with_canary(stable, available)
         changed = served != self._served

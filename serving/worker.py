@@ -1,10 +1,11 @@
 """One server process: KServe's Python server around our REST application, gRPC, and the watch for versions."""
 
 import asyncio
+import ipaddress
 import logging
+import os
 import signal
 import socket
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from kserve.protocol.rest.server import RESTServer
 from kserve.utils.utils import cpu_count
 
 from serving import metrics
+from serving.acceptor import SharingServer
 from serving.app import build_app
 from serving.connections import LimitedProtocol
 from serving.guard import App
@@ -28,9 +30,6 @@ logger = logging.getLogger(__name__)
 
 # KServe's own value: longer than proxies keep an idle connection.
 _KEEP_ALIVE_S = 65
-# How long the event loop keeps Python's lock while a thread with an image wants it; Python's own 5 ms are longer than
-# most images take, and a thread asks for the lock several times for each.
-_SWITCH_INTERVAL_S = 0.0005
 
 
 class _RestServer(RESTServer):
@@ -52,7 +51,10 @@ class _RestServer(RESTServer):
         )
         self._app = app
         self._timeout_s = options.timeout_s
-        self._listener = listener
+        # Alone, a worker accepts whatever comes.
+        self._sockets = [listener] if options.workers == 1 else None
+        if options.workers > 1:
+            self._server = SharingServer(self.config, listener)
 
     def create_application(self) -> None:
         """Puts our application and connections into the configuration, which uvicorn reads only when it starts."""
@@ -66,11 +68,15 @@ class _RestServer(RESTServer):
     async def start(self) -> None:
         """Serves until SIGINT or SIGTERM, and then until the requests that are running are answered."""
         self.create_application()
-        await self._server.serve(sockets=[self._listener])
+        await self._server.serve(sockets=self._sockets)
 
 
 class EdgeModelServer(ModelServer):
-    """KServe's server for one worker: our REST server, gRPC only with TLS, and new versions as they are pushed."""
+    """KServe's server for one worker: our REST server, gRPC only with TLS, and new versions as they are pushed.
+
+    Attributes:
+        address: The address it listens on.
+    """
 
     def __init__(self, inference: Inference, api_key: str | None, listener: socket.socket) -> None:
         """Makes the server.
@@ -93,6 +99,7 @@ class EdgeModelServer(ModelServer):
         )
         configure_logging()
         self.register_model(EdgeModel(inference))
+        self.address: str = listener.getsockname()[0]
         self._inference = inference
         self._api_key = api_key
         self._rest_server = _RestServer(build_app(inference, api_key), options, listener, self)
@@ -104,7 +111,11 @@ class EdgeModelServer(ModelServer):
             signal.signal(number, lambda *_: None)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._serve())
-        self._inference.close()
+        if not self._inference.close():
+            logger.error("the model does not come to an end: the process ends without it")
+            logging.shutdown()
+            # Python itself would wait for the threads.
+            os._exit(1)
 
     async def _serve(self) -> None:
         options = self._inference.options
@@ -130,7 +141,7 @@ class EdgeModelServer(ModelServer):
                 logger.exception("looking for versions failed")
 
 
-def run_worker(out: Path, options: ServerOptions, api_key: str | None) -> None:
+def run_worker(out: Path, options: ServerOptions, api_key: str | None, listener: socket.socket | None = None) -> None:
     """Serves in this process until SIGINT or SIGTERM.
 
     The models are loaded and have run before the port is opened.
@@ -139,6 +150,7 @@ def run_worker(out: Path, options: ServerOptions, api_key: str | None) -> None:
         out: A run's output folder, its folder of versions, or one bundle.
         options: How to serve.
         api_key: What requests must bring; None lets all in.
+        listener: The bound socket that all workers share; None where there is only this one.
 
     Raises:
         ServingError: No version can be loaded, or an address cannot be listened on.
@@ -149,24 +161,24 @@ def run_worker(out: Path, options: ServerOptions, api_key: str | None) -> None:
         from serving.tracing import send_traces
 
         send_traces(options.name)
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     # Each interpreter computes with one thread; more of them would only fight for the same processors.
     threads = max(1, cpu_count() // options.workers)
     inference = Inference(ServedVersions(out, options, threads), options, threads)
-    server = EdgeModelServer(inference, api_key, bind(options.host, options.port, shared=options.workers > 1))
+    server = EdgeModelServer(inference, api_key, listener or bind(options.host, options.port))
     served = ", ".join(str(version.number) for version in inference.versions.served)
+    if api_key is None and not ipaddress.ip_address(server.address).is_loopback:
+        logger.warning("whoever reaches %s can ask for predictions: set serving.api_key_file", options.host)
     scheme = "https" if options.tls_cert else "http"
     logger.info("serving %s version %s at %s://%s:%d/", options.name, served, scheme, options.host, options.port)
     server.run()
 
 
-def bind(host: str, port: int, *, shared: bool) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
     """Binds a socket.
 
     Args:
         host: Address to listen on.
         port: Port to listen on.
-        shared: Whether other processes bind it too; the kernel then divides the connections among them.
 
     Returns:
         The socket, not listening yet.
@@ -177,8 +189,6 @@ def bind(host: str, port: int, *, shared: bool) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listener.bind((address[0], port))
     return listener
 

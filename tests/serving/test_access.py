@@ -4,6 +4,7 @@ import io
 import json
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -103,6 +104,26 @@ def test_the_api_key_is_asked_for_over_tls(
     assert KEY not in running.log.read_text()
 
 
+def test_a_renewed_certificate_is_used_without_a_restart(uint8_bundle: Path, tmp_path: Path) -> None:
+    def write_certificate(authority: trustme.CA) -> None:
+        certificate = authority.issue_cert("127.0.0.1")
+        certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+        certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+
+    write_certificate(trustme.CA())
+    tls = {"tls_cert": tmp_path / "cert.pem", "tls_key": tmp_path / "key.pem"}
+    with run_server(uint8_bundle, tmp_path / "log.txt", verify=str(tmp_path / "ca.pem"), **tls) as running:
+        before = ssl.get_server_certificate(("127.0.0.1", running.port))
+        write_certificate(trustme.CA())
+        deadline = time.monotonic() + 15
+        while ssl.get_server_certificate(("127.0.0.1", running.port)) == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        ready = httpx.get(f"{running.url}/v2/health/ready", verify=str(tmp_path / "ca.pem"), trust_env=False)
+        assert ready.status_code == 200
+
+
 def test_plain_http_is_not_spoken_where_tls_is(secured: tuple[RunningServer, Path, int, Path]) -> None:
     running, _, _, _ = secured
     with pytest.raises(httpx.TransportError):
@@ -172,6 +193,18 @@ def test_grpc_refuses_what_rest_refuses(stub: GRPCInferenceServiceStub, files: l
     )
     huge = _infer_request([bytes(33_000_000)], raw=True)
     assert code(stub.ModelInfer, huge) == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_grpc_calls_are_counted(secured: tuple[RunningServer, Path, int, Path], stub: GRPCInferenceServiceStub) -> None:
+    running, authority, _, _ = secured
+    with pytest.raises(grpc.RpcError):
+        stub.ServerLive(pb.ServerLiveRequest(), timeout=10)
+    stub.ServerReady(pb.ServerReadyRequest(), metadata=[("authorization", f"Bearer {KEY}")], timeout=10)
+    with httpx.Client(verify=str(authority), trust_env=False, headers={"x-api-key": KEY}) as client:
+        text = client.get(f"{running.url}/metrics").text
+    service = "/inference.GRPCInferenceService"
+    assert f'trimline_requests_total{{route="{service}/ServerLive",status="UNAUTHENTICATED"}} 1.0' in text
+    assert f'trimline_requests_total{{route="{service}/ServerReady",status="OK"}} 1.0' in text
 
 
 def test_grpc_is_not_spoken_in_the_clear(secured: tuple[RunningServer, Path, int, Path]) -> None:

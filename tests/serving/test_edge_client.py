@@ -2,10 +2,12 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,16 +35,21 @@ def image_file(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def _answering(reply: Callable[[int], tuple[int, bytes]]) -> Iterator[tuple[str, list[int]]]:
-    """Runs an HTTP server whose n-th answer is reply(n); yields its address and the list of answers given."""
+def _answering(reply: Callable[[int], tuple[Any, ...]]) -> Iterator[tuple[str, list[int]]]:
+    """Runs an HTTP server whose n-th answer is reply(n), a status, a body and perhaps headers.
+
+    Yields its address and the list of answers given.
+    """
     given: list[int] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
-            status, body = reply(len(given))
+            status, body, *headers = reply(len(given))
             given.append(status)
             self.send_response(status)
+            for name, value in (headers[0] if headers else {}).items():
+                self.send_header(name, value)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -114,6 +121,17 @@ def test_a_busy_server_is_asked_again(image_file: Path) -> None:
         (answer,) = client.predict_files([image_file])
     assert given == [503, 503, 200]
     assert (answer.label, answer.probabilities) == ("cat", (0.75, 0.25))
+
+
+def test_a_server_says_when_to_come_again(image_file: Path) -> None:
+    def reply(turn: int) -> tuple[int, bytes, dict[str, str]]:
+        return (429, b"", {"retry-after": "1"}) if turn < 1 else (200, ANSWER, {})
+
+    with _answering(reply) as (url, given), PredictClient(url) as client:
+        started = time.monotonic()
+        client.predict_files([image_file])
+    assert given == [429, 200]
+    assert time.monotonic() - started >= 1
 
 
 def test_a_server_that_stays_busy_is_given_up(image_file: Path) -> None:

@@ -96,7 +96,9 @@ def test_readiness_tells_when_the_model_hangs(uint8_bundle: Path, tmp_path: Path
         assert set(statuses) == {503}
         assert httpx.get(f"{running.url}/v2/health/ready", trust_env=False).status_code == 503
         assert httpx.get(f"{running.url}/v2/health/live", trust_env=False).status_code == 200
-        running.process.kill()
+        # Even so it ends when it is told to.
+        running.process.terminate()
+        assert running.process.wait(timeout=15) == 1
 
 
 def test_a_body_beyond_the_limit_is_refused_before_it_is_read(server: RunningServer) -> None:
@@ -136,16 +138,18 @@ def test_probes_are_answered_while_images_are_classified(server: RunningServer, 
             httpx.post(url, json={"instances": [{"b64": large}] * 8}, timeout=60, trust_env=False).status_code
         )
 
-    request = threading.Thread(target=predict)
-    request.start()
+    # As many as there are interpreters.
+    requests = [threading.Thread(target=predict) for _ in range(psutil.cpu_count() or 1)]
+    for request in requests:
+        request.start()
     waits = []
-    while request.is_alive():
+    while any(request.is_alive() for request in requests):
         start = time.perf_counter()
         assert http.get("/v2/health/ready").status_code == 200
         waits.append(time.perf_counter() - start)
         time.sleep(0.02)
-    request.join()
-    assert statuses == [200]
+    assert set(statuses) == {200}
+    assert len(statuses) == len(requests)
     assert len(waits) >= 10, "the request was too short for this test to mean something"
     assert max(waits) < 0.5
 

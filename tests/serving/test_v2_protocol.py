@@ -1,5 +1,6 @@
 """The V2 protocol: https://github.com/kserve/open-inference-protocol, with Triton's binary tensors."""
 
+import asyncio
 import json
 import struct
 from typing import Any
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 from edge_bundles import IMAGE_SIZE, LABELS
 from edge_requests import BINARY, b64, binary_infer, bytes_tensor, infer_body
-from edge_servers import INFER, MODEL_NAME
+from edge_servers import INFER, MODEL_NAME, RunningServer
+from kserve import InferenceRESTClient, InferInput, InferRequest, InferResponse
+from kserve.inference_client import RESTConfig
+from kserve.protocol.infer_type import RequestedOutput
 
 from serving.predictor import Predictor
 
@@ -76,6 +80,30 @@ def test_binary_outputs(http: httpx.Client, predictor: Predictor, files: list[by
     expected = predictor.predict_images(files[:1])[0]
     np.testing.assert_array_equal(np.frombuffer(raw[-expected.nbytes :], np.float32), expected)
     assert sum(output["parameters"]["binary_data_size"] for output in outputs) == len(raw)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("binary_outputs", [True, False])
+def test_the_client_of_kserve_is_answered(
+    server: RunningServer, predictor: Predictor, files: list[bytes], binary: bool, binary_outputs: bool
+) -> None:
+    pixels = np.stack([predictor.prepare(data) for data in files])
+    tensor = InferInput("images", list(pixels.shape), "UINT8")
+    tensor.set_data_from_numpy(pixels, binary_data=binary)
+    asked = [RequestedOutput("probabilities", {"binary_data": binary_outputs}), RequestedOutput("label")]
+    request = InferRequest(MODEL_NAME, [tensor], request_outputs=asked)
+
+    async def ask() -> tuple[InferResponse, bool, bool]:
+        async with InferenceRESTClient(RESTConfig(protocol="v2", verify=False)) as client:
+            answer = await client.infer(server.url, request, model_name=MODEL_NAME)
+            ready = await client.is_model_ready(server.url, MODEL_NAME)
+            return answer, ready, await client.is_server_ready(server.url)
+
+    answer, *ready = asyncio.run(ask())
+    assert ready == [True, True]
+    expected = predictor.predict(pixels)
+    np.testing.assert_array_equal(answer.get_output_by_name("probabilities").as_numpy(), expected)
+    assert list(answer.get_output_by_name("label").as_numpy()) == [LABELS[i] for i in expected.argmax(axis=1)]
 
 
 def test_only_the_requested_outputs_are_sent(http: httpx.Client, files: list[bytes]) -> None:

@@ -1,7 +1,9 @@
 """Several server processes behind one address."""
 
 import os
+import shutil
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -41,21 +43,31 @@ def test_workers_share_the_address_the_answers_and_the_metrics(
 
 def test_a_killed_worker_is_back_within_two_seconds(uint8_bundle: Path, tmp_path: Path, files: list[bytes]) -> None:
     with run_server(uint8_bundle, tmp_path / "log.txt", workers=2) as running:
-        time.sleep(1)
-        victim, other = running.workers()
-        os.kill(victim.pid, signal.SIGKILL)
+        _wait_for_starts(running, 2)
+        os.kill(running.workers()[0].pid, signal.SIGKILL)
         killed = time.monotonic()
-        while True:
-            assert time.monotonic() - killed < 20
-            alive = {worker for worker in running.workers() if worker.status() != psutil.STATUS_ZOMBIE}
-            new = alive - {victim, other}
-            if new and any(c.status == psutil.CONN_LISTEN for each in new for c in each.connections("inet")):
-                break
-            time.sleep(0.02)
+        # The other one goes on meanwhile.
+        assert {response.status_code for response in _asked_of_all(running, files, 5)} == {200}
+        _wait_for_starts(running, 3)
         # The figure for a quiet machine stands in docs/serving.md; tests share theirs with others.
         assert time.monotonic() - killed < 8
         assert {response.status_code for response in _asked_of_all(running, files)} == {200}
     assert "starting another" in running.log.read_text()
+
+
+def test_connections_are_divided_evenly(uint8_bundle: Path, tmp_path: Path) -> None:
+    with run_server(uint8_bundle, tmp_path / "log.txt", workers=2) as running:
+        _wait_for_starts(running, 2)
+        connections = [socket.create_connection(("127.0.0.1", running.port), timeout=10) for _ in range(40)]
+        time.sleep(1)
+        counts = [
+            sum(each.status == psutil.CONN_ESTABLISHED for each in worker.connections("inet"))
+            for worker in running.workers()
+        ]
+        for connection in connections:
+            connection.close()
+    assert sum(counts) == 40
+    assert min(counts) >= 14
 
 
 def test_a_model_that_no_worker_can_load_ends_the_server(uint8_bundle: Path, tmp_path: Path) -> None:
@@ -73,3 +85,32 @@ def test_workers_end_with_their_parent(uint8_bundle: Path, tmp_path: Path, files
         running.process.kill()
         _, alive = psutil.wait_procs(workers, timeout=20)
     assert alive == []
+
+
+def test_a_worker_that_cannot_start_again_leaves_the_others_alone(
+    uint8_bundle: Path, tmp_path: Path, files: list[bytes]
+) -> None:
+    base = tmp_path / "versions"
+    shutil.copytree(uint8_bundle, base / "1")
+    with run_server(base, tmp_path / "log.txt", workers=2) as running:
+        # Old enough to count as serving.
+        time.sleep(6)
+        shutil.rmtree(base / "1")
+        victim, other = running.workers()
+        os.kill(victim.pid, signal.SIGKILL)
+        time.sleep(2)
+        assert httpx.post(f"{running.url}/predict", content=files[0], trust_env=False).status_code == 200
+        assert running.process.poll() is None
+        assert other.is_running()
+        shutil.copytree(uint8_bundle, base / ".2")
+        (base / ".2").rename(base / "2")
+        _wait_for_starts(running, 3)
+    assert "no pushed model in it" in running.log.read_text()
+
+
+def _wait_for_starts(running: RunningServer, count: int) -> None:
+    """Waits until so many workers in all have said that they serve."""
+    deadline = time.monotonic() + 30
+    while running.log.read_text().count(" at http://127.0.0.1:") < count:
+        assert time.monotonic() < deadline, running.log.read_text()
+        time.sleep(0.02)
