@@ -172,6 +172,14 @@ def test_a_push_to_another_file_system(run, tmp_path):
     assert run.live(there) == _both("third")
 
 
+def test_a_destination_is_recorded_as_an_absolute_path(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pushed = push(run.workspace, below("there"))
+    monkeypatch.chdir("/")
+    assert pushed.paths["tflite"].startswith(f"{tmp_path}/there/tflite/")
+    assert run.live(below(f"{tmp_path}/there/")) == _both("third")
+
+
 def test_both_or_neither(run, tmp_path):
     there = below(str(tmp_path / "there"))
     (tmp_path / "there").mkdir()
