@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from components.compression import channel_pruning, search, sensitivity
 from components.compression.clustering import clusterable
 from components.compression.errors import VariantError
+from components.compression.integer_kernels import ClusteredKernel, SteppedKernel, best_steps
 from components.compression.kernels import choose, require_known_layers
 from components.compression.packing import pack_nibbles, unpack_nibbles
-from components.compression.quantization_aware import ClusteredKernel, SteppedKernel, best_steps, fake_quantized
+from components.compression.quantization_aware import fake_quantized
 from components.compression.settings import CompressionSettings
 from components.compression.store import Store
 from trainer_module.errors import UserError
