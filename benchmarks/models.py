@@ -6,7 +6,6 @@ python -m benchmarks.models [--image-size PIXELS] [--classes N] [--width FACTOR]
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -24,8 +23,10 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1.0)
     arguments = parser.parse_args()
     sys.stdout.write("| Architecture | Parameters | Multiply-accumulates |\n| --- | --- | --- |\n")
+    from components.compression.channel_pruning import multiply_accumulates
+
     for name, model in _models(arguments):
-        sys.stdout.write(f"| {name} | {model.count_params():,} | {_multiply_accumulates(model) / 1e6:,.1f} M |\n")
+        sys.stdout.write(f"| {name} | {model.count_params():,} | {multiply_accumulates(model) / 1e6:,.1f} M |\n")
 
 
 def _models(arguments: argparse.Namespace) -> list[tuple[str, keras.Model]]:
@@ -42,20 +43,6 @@ def _models(arguments: argparse.Namespace) -> list[tuple[str, keras.Model]]:
         )
         for name in ARCHITECTURES
     ]
-
-
-def _multiply_accumulates(model: keras.Model) -> int:
-    """Counts those of convolutions and dense layers for one image; everything else is next to nothing."""
-    import tf_keras as keras
-
-    total = 0
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Conv2D):
-            # One kernel application for every position of the output; a depthwise kernel [3, 3, C, 1] has C of them.
-            total += math.prod(layer.output_shape[1:3]) * layer.weights[0].shape.num_elements()
-        elif isinstance(layer, keras.layers.Dense):
-            total += layer.kernel.shape.num_elements()
-    return total
 
 
 if __name__ == "__main__":

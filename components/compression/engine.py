@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from components.compression import checks, stages
+from components.compression import checks, conversion, stages
 from components.compression.bundle import LABELS_FILE, label_lines
 from components.compression.data import LabelledImages, Splits, choose_representative
 from components.compression.errors import VariantError
@@ -164,14 +164,15 @@ def compress(
     budget = _budget(settings.budget)
     chosen = select({variant.name: variant.measurement for variant in variants}, parent.accuracy, budget)
     selected = next(variant for variant in variants if variant.name == chosen)
+    naive = _naive_row(model)
     report = {
         "settings": settings.model_dump(mode="json"),
         "stages": list(settings.stages),
         "budget": dataclasses.asdict(budget),
         "parent": _parent_row(parent),
-        "naive": _naive_row(model),
+        "naive": naive,
         "calibration_images": len(representative),
-        "variants": [_row(variant, parent, variants, _naive_row(model)["bytes"], budget) for variant in variants],
+        "variants": [_row(variant, parent, variants, naive["bytes"], budget) for variant in variants],
         "dropped": [{"name": name, "reason": reason} for name, reason in job.dropped.items()],
         "done": job.notes,
         "skipped": {stage: [dataclasses.asdict(skip) for skip in skips] for stage, skips in job.skipped.items()},
@@ -219,7 +220,7 @@ def _budget(settings: BudgetSettings) -> Budget:
 
 def _better_quantizer(variants: list[Variant]) -> str:
     """Names the post-training quantiser that did the parent the least harm: TensorFlow's converter, or LiteRT's."""
-    tried = [variant for variant in variants if variant.name in ("int8", "int8_litert")]
+    tried = [variant for variant in variants if variant.name in conversion.INTEGER_VARIANTS]
     best = max(tried, key=lambda v: (v.measurement.accuracy, v.measurement.agreement), default=None)
     return "int8" if best is None else best.name
 

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 _Made = TypeVar("_Made")
 
-POST_TRAINING = ("float16", "dynamic", "int8", "int8_litert")
 _SPARSITIES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
 _CLUSTERS = (64, 32, 16, 8, 4)
 _SENSITIVITY_IMAGES = 512
@@ -163,7 +162,7 @@ def _attempt(job: Job, name: str, work: Callable[[], _Made]) -> _Made | None:
 
 def _plain(job: Job) -> Iterator[Candidate]:
     converter = _converter(job, job.model, "plain")
-    for name in ("float32", *(POST_TRAINING if job.wants("quantize") else ())):
+    for name in conversion.VARIANTS if job.wants("quantize") else ("float32",):
         yield Candidate(name, job.model, _conversion(converter, name), integer=name in conversion.INTEGER_VARIANTS)
 
 
