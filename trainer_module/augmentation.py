@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
 # From red, green and blue to the grey of the same brightness (ITU-R BT.601) in all three channels.
 _TO_GREY = ((0.299,) * 3, (0.587,) * 3, (0.114,) * 3)
+_GREY = 127.5
 
 
 def augment(images: tf.Tensor, settings: AugmentationSettings, seed: tf.Tensor) -> tf.Tensor:
-    """Flips, shifts and recolours every image of a batch by amounts of its own.
+    """Flips, shifts, recolours and covers every image of a batch by amounts of its own.
 
     Args:
         images: uint8 of shape [N, S, S, 3].
@@ -24,9 +25,11 @@ def augment(images: tf.Tensor, settings: AugmentationSettings, seed: tf.Tensor) 
     Returns:
         float32 of the same shape in [0, 255]; what a shift uncovers is filled by reflection.
     """
-    amounts = tf.random.stateless_uniform([6, tf.shape(images)[0]], seed)
+    amounts = tf.random.stateless_uniform([8, tf.shape(images)[0]], seed)
     result = tf.cast(_move(images, settings, flip=amounts[0], shifts=amounts[1:3]), tf.float32)
-    return _recolor(result, settings.color, amounts[3:]) if settings.color else result
+    if settings.color:
+        result = _recolor(result, settings.color, amounts[3:6])
+    return _cover(result, settings.erase, amounts[6:]) if settings.erase else result
 
 
 def _move(images: tf.Tensor, settings: AugmentationSettings, flip: tf.Tensor, shifts: tf.Tensor) -> tf.Tensor:
@@ -60,3 +63,14 @@ def _recolor(images: tf.Tensor, largest: float, amounts: tf.Tensor) -> tf.Tensor
     kept = brightness * contrast
     changed = kept * saturation * images + kept * (1 - saturation) * grey + brightness * (1 - contrast) * mean
     return tf.clip_by_value(changed, 0.0, 255.0)
+
+
+def _cover(images: tf.Tensor, share: float, amounts: tf.Tensor) -> tf.Tensor:
+    """Greys a square around a random pixel, which may stick out (cutout: DeVries and Taylor 2017, arXiv:1708.04552)."""
+    side = tf.cast(tf.shape(images)[1], tf.float32)
+    positions = tf.range(side)
+    centres = tf.floor(amounts * side)[..., None]
+    # Half a pixel, so that a square of an even number of pixels is not one too large.
+    rows, columns = tf.unstack(abs(positions + 0.5 - centres) < tf.maximum(1.0, tf.round(share * side)) / 2)
+    covered = rows[:, :, None, None] & columns[:, None, :, None]
+    return tf.where(covered, _GREY, images)

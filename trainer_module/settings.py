@@ -40,6 +40,9 @@ class AugmentationSettings(Settings):
     color: float = Field(
         0.0, ge=0.0, lt=1.0, description="Largest change of brightness, contrast and saturation, as a share."
     )
+    erase: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Side of the square that is greyed (cutout), as a share of the image's side."
+    )
 
 
 class DistillationSettings(Settings):

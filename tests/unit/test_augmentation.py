@@ -12,8 +12,8 @@ def _images(count=64, size=12):
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
-def _augment(images, seed=SEED, flip=False, shift=0.0, color=0.0):
-    settings = AugmentationSettings(flip=flip, shift=shift, color=color)
+def _augment(images, seed=SEED, flip=False, shift=0.0, color=0.0, erase=0.0):
+    settings = AugmentationSettings(flip=flip, shift=shift, color=color, erase=erase)
     return augment(tf.constant(images), settings, tf.constant(seed)).numpy()
 
 
@@ -75,16 +75,26 @@ def _measured(images):
     return np.array([brightness, difference / brightness, (upper[:, 0] - upper[:, 2]) / difference])
 
 
+def test_a_square_of_the_set_size_is_greyed_anywhere_and_nothing_else_changes():
+    images = np.full((512, 12, 12, 3), 10, np.uint8)
+    covered = (_augment(images, erase=1 / 3) == 127.5).all(axis=-1)
+    heights, widths = covered.any(axis=2).sum(axis=1), covered.any(axis=1).sum(axis=1)
+    assert set(heights) == set(widths) == {2, 3, 4}  # Squares that stick out are smaller.
+    np.testing.assert_array_equal(covered.sum(axis=(1, 2)), heights * widths)
+    assert covered.any(axis=0).all()
+    assert (_augment(images, erase=1 / 3)[~covered] == 10).all()
+
+
 def test_the_same_seed_makes_the_same_changes_and_another_one_others():
     images = _images()
-    every = {"flip": True, "shift": 0.2, "color": 0.3}
+    every = {"flip": True, "shift": 0.2, "color": 0.3, "erase": 0.3}
     np.testing.assert_array_equal(_augment(images, **every), _augment(images, **every))
     assert (_augment(images, **every) != _augment(images, (3, 5), **every)).any(axis=(1, 2, 3)).mean() > 0.9
 
 
 def test_eager_and_in_a_dataset_the_result_is_the_same():
     images = _images()
-    settings = AugmentationSettings(flip=True, shift=0.2, color=0.3)
+    settings = AugmentationSettings(flip=True, shift=0.2, color=0.3, erase=0.3)
     dataset = tf.data.Dataset.from_tensors(images).map(lambda batch: augment(batch, settings, tf.constant(SEED)))
     result = next(dataset.as_numpy_iterator())
-    np.testing.assert_allclose(result, _augment(images, flip=True, shift=0.2, color=0.3), atol=1e-3)
+    np.testing.assert_allclose(result, _augment(images, flip=True, shift=0.2, color=0.3, erase=0.3), atol=1e-3)
