@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pipeline import data_cli
 from pipeline.config import load_settings
 from pipeline.quiet import library_noise_hidden
 from serving.errors import ServingError
@@ -35,6 +36,7 @@ app = typer.Typer(
     "then [bold]trimline run --data photos/ --output out/[/bold]. "
     "Exit codes: 0 done and pushed, 2 bad input or settings, 3 finished but not blessed, 1 a bug.",
 )
+app.add_typer(data_cli.app, name="data")
 
 DataOption = Annotated[
     Path | None,
