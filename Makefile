@@ -4,11 +4,13 @@
 # make setup    only makes .venv
 # make lock     rebuilds requirements.lock from pyproject.toml
 # make format   formats the code
+# make audit    asks the advisory database about every package of the lock; needs the internet
+# make sbom     writes sbom.json, the software bill of materials (CycloneDX)
 
 READY := .venv/.ready
 BIN := .venv/bin
 
-.PHONY: run test unit lint format setup lock
+.PHONY: run test unit lint format setup lock audit sbom
 
 run: $(READY)
 	@$(BIN)/trimline run
@@ -28,6 +30,13 @@ lint: $(READY)
 format: $(READY)
 	@$(BIN)/ruff check --fix --quiet
 	@$(BIN)/ruff format --quiet
+
+audit: $(READY)
+	@.ci/audit
+
+sbom: $(READY)
+	@$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file sbom.json requirements.lock
+	@echo "Written: sbom.json"
 
 setup: $(READY)
 

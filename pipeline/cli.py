@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from pipeline.workspace import Workspace
 
-DONE, BUG, USER_ERROR, NOT_BLESSED, INTERRUPTED = 0, 1, 2, 3, 130
+# The last as shells have it: 130 after Ctrl-C, 143 after SIGTERM.
+DONE, BUG, USER_ERROR, NOT_BLESSED, STOPPED_BY_SIGNAL = 0, 1, 2, 3, 128
 _DEFAULT_OUTPUT = Path("out")
 
 app = typer.Typer(
@@ -135,6 +136,10 @@ def compress(
     output: OutputOption = _DEFAULT_OUTPUT,
     config: ConfigOption = None,
     assignments: SetOption = None,
+    allow_code: Annotated[
+        bool,
+        typer.Option("--allow-code", help="Load a model that runs code of its own, such as a Lambda layer's, as you."),
+    ] = False,
 ) -> None:
     """Compresses a classifier that is trained already: prunes, clusters, quantises, measures, and selects.
 
@@ -142,14 +147,15 @@ def compress(
     selected. Leaves OUTPUT/compressed/: report.json, variants/, tflite/ (the selected bundle) and saved_model/. A
     compression that was killed goes on where it was.
     """
-    from pipeline.compress import REPORT_FILE, VARIANTS_DIRECTORY
+    from pipeline.compress import ALLOW_CODE, REPORT_FILE, VARIANTS_DIRECTORY
     from pipeline.compression_view import CompressionProgress, compression_table
     from pipeline.launch import run_module
 
     with _prepared(data, output, config, assignments) as (workspace, lock):
+        flags = [ALLOW_CODE] if allow_code else []
         partial = workspace.compressed.with_suffix(".partial")
         progress = CompressionProgress(partial / VARIANTS_DIRECTORY, Console())
-        run_module("pipeline.compress", workspace, lock, progress.poll, str(model.absolute()))
+        run_module("pipeline.compress", workspace, lock, progress.poll, str(model.absolute()), *flags)
     report = json.loads((workspace.compressed / REPORT_FILE).read_text(encoding="utf-8"))
     Console().print(compression_table(report))
     for dropped in report["dropped"]:
@@ -326,6 +332,7 @@ def init(
 
 def main() -> None:
     """Runs the command line; a user's mistake is one line on standard error and exit code 2."""
+    from pipeline.disk import FULL
     from pipeline.launch import Interrupted, RunError
 
     try:
@@ -335,7 +342,13 @@ def main() -> None:
         sys.exit(USER_ERROR)
     except Interrupted as stop:
         _complain(str(stop))
-        sys.exit(INTERRUPTED)
+        sys.exit(STOPPED_BY_SIGNAL + stop.signal)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(f"{where}{error.strerror}; make room there, then run the same command again")
+        sys.exit(USER_ERROR)
     except RunError as error:
         _complain(str(error))
         sys.exit(BUG)
@@ -357,6 +370,7 @@ def _prepared(
 ) -> Iterator[tuple[Workspace, IO[str]]]:
     """Checks settings and data, and makes the output directory ready for a run of its own."""
     from pipeline.prepare import resolve
+    from pipeline.recovery import settle
     from pipeline.workspace import Workspace
 
     data_assignment = [f"data.path={json.dumps(str(data))}"] if data else []
@@ -364,6 +378,7 @@ def _prepared(
     workspace = Workspace(output)
     workspace.prepare()
     with workspace.locked() as lock:
+        settle(workspace)
         workspace.write_settings(resolve(settings, workspace))
         yield workspace, lock
 

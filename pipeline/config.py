@@ -100,10 +100,17 @@ class ServingSettings(Settings, ServerOptions):
 
 
 class BeamSettings(Settings):
-    """How Apache Beam runs the data components."""
+    """How Apache Beam runs the data components and the gates."""
 
-    runner: str = Field("DirectRunner", description="Beam runner; DirectRunner is this machine.")
-    workers: int = Field(1, ge=1, le=256, description="Processes of the DirectRunner that read photos.")
+    runner: Literal["DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner", "DaskRunner"] = Field(
+        "DirectRunner", description="Beam runner; DirectRunner is this machine."
+    )
+    workers: int = Field(
+        1, ge=1, le=4096, description="Processes of the DirectRunner; Flink's parallelism; at most so many on Dataflow."
+    )
+    options: tuple[str, ...] = Field(
+        (), description="Further flags for Beam, such as --flink_master=HOST:PORT; see docs/reliability.md."
+    )
 
 
 class PipelineSettings(Settings):

@@ -72,12 +72,6 @@ def create_pipeline(
     # TFX's cache looks at inputs and parameters, not at code: the version keeps results of older code from being used.
     version = importlib.metadata.version("trimline")
     example_gen = ImageExampleGen(input_base=str(locations.data), version=version, settings=settings.data.ingest())
-    if settings.beam.workers > 1:
-        # Only ingest: Beam's worker processes cannot import TFDV and TFMA, which need a module that tfx-bsl no longer
-        # has. TFX stands in for it, but workers do not load TFX.
-        example_gen.with_beam_pipeline_args(
-            ["--direct_running_mode=multi_processing", f"--direct_num_workers={settings.beam.workers}"]
-        )
     examples = example_gen.outputs["examples"]
     statistics_gen = tfx.components.StatisticsGen(examples=examples, stats_options=_statistics_options())
     schema_gen = tfx.components.SchemaGen(

@@ -96,7 +96,7 @@ REFUSED_BY_LISTING = {
 
 def check(folder: Path, *options: str) -> tuple[int, dict]:
     command = [TRIMLINE, "data", "check", folder, "--json", *options]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.stderr.count("\n") == (result.returncode == 2), result.stderr
     return result.returncode, json.loads(result.stdout)
 
@@ -131,7 +131,7 @@ def test_data_check_of_a_folder_that_is_none(tmp_path: Path) -> None:
     status, found = check(tmp_path / "nowhere")
     assert status == 2
     assert "no such folder" in found["refusal"]
-    plain = subprocess.run([TRIMLINE, "data", "check", tmp_path], capture_output=True, text=True, timeout=60)
+    plain = subprocess.run([TRIMLINE, "data", "check", tmp_path], capture_output=True, text=True, timeout=300)
     assert (plain.returncode, plain.stdout, plain.stderr.count("\n")) == (2, "", 1)
 
 
@@ -169,7 +169,7 @@ print(peak() - before)
 def growth(folder: Path, max_pixels: int) -> int:
     """Returns by how many bytes the memory of a process grows that reads all files of a folder."""
     command = [sys.executable, "-W", "ignore", "-c", _MEASURE, folder, str(max_pixels)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     return int(result.stdout)
 
 

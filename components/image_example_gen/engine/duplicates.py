@@ -2,7 +2,7 @@
 
 import itertools
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +15,7 @@ from components.image_example_gen.engine.shard_summary import Record
 
 # A number of images whose hashes are compared within minutes; the work grows with its square.
 _MOST_COMPARED = 4_000_000
-# Of many pictures that look the same, these are enough to say so.
+# Of many pictures of one split that look the same, these are enough to say so.
 _COMPARED_OF_A_KIND = 50
 
 # Goes through all records, as often as it is called, so that memory need not hold them.
@@ -104,14 +104,23 @@ def _close_hashes(records: Records) -> list[tuple[int, int]]:
 
 
 def _alike(close: Iterable[tuple[int, int]], looks: dict[int, dict[str, Record]]) -> list[tuple[Record, Record]]:
-    pairs = set()
+    pairs: set[tuple[Record, Record]] = set()
     for one, other in close:
-        groups = [sorted(looks[look].values(), key=_path)[:_COMPARED_OF_A_KIND] for look in (one, other)]
-        for first, second in itertools.product(*groups):
+        for first, second in itertools.product(*(_some_of_each_split(looks[look].values()) for look in (one, other))):
             different = first.split != second.split and first.sha256 != second.sha256
             if different and likeness.alike(first.likeness, second.likeness):
-                pairs.add(tuple(sorted((first, second), key=_path)))
+                pairs.add((first, second) if first.path < second.path else (second, first))
     return sorted(pairs, key=lambda pair: (pair[0].path, pair[1].path))
+
+
+def _some_of_each_split(records: Iterable[Record]) -> list[Record]:
+    taken: Counter[str] = Counter()
+    some = []
+    for record in sorted(records, key=_path):
+        if taken[record.split] < _COMPARED_OF_A_KIND:
+            taken[record.split] += 1
+            some.append(record)
+    return some
 
 
 def _repeated(numbers: np.ndarray) -> set[int]:
