@@ -100,7 +100,7 @@ def test_leaks_between_splits_are_reported(tmp_path: Path) -> None:
         Leak(kind="near", paths=("test/b/photo.jpg", "train/a/photo.png"), splits=("test", "train")),
     ]
     assert outcome.statistics.duplicates.near_in_several_splits == 1
-    assert any("1 pairs of images in different splits look the same" in line for line in outcome.statistics.warnings)
+    assert any("1 held-out images look like one in another split" in line for line in outcome.statistics.warnings)
 
 
 def test_many_pictures_of_one_look_are_compared_within_bounds() -> None:
@@ -113,4 +113,4 @@ def test_many_pictures_of_one_look_are_compared_within_bounds() -> None:
     found = find_repetitions(lambda: iter(records))
     assert found.copies == []
     assert found.alike is not None
-    assert len(found.alike) == 50 * 50
+    assert len(found.alike) == 20

@@ -1,8 +1,8 @@
 """Images that are there more than once: exact copies, and pictures that look the same."""
 
-import itertools
+import bisect
 from array import array
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -12,11 +12,12 @@ from pydantic import BaseModel
 
 from components.image_example_gen.engine import likeness
 from components.image_example_gen.engine.shard_summary import Record
+from trainer_module.features import TRAIN_SPLIT
 
 # A number of images whose hashes are compared within minutes; the work grows with its square.
 _MOST_COMPARED = 4_000_000
 # Of many pictures of one split that look the same, these are enough to say so.
-_COMPARED_OF_A_KIND = 50
+_COMPARED_OF_A_KIND = 20
 
 # Goes through all records, as often as it is called, so that memory need not hold them.
 Records = Callable[[], Iterator[Record]]
@@ -42,8 +43,8 @@ class Repetitions:
 
     Attributes:
         copies: groups of files of the same content, ordered by their first paths.
-        alike: pairs of files of other content in different splits that look the same, likewise; None where there are
-            too many images to compare.
+        alike: held-out images, each with one of other content in another split that looks the same, likewise; of many
+            that look the same only some. None where there are too many images to compare.
     """
 
     copies: list[list[Record]]
@@ -59,7 +60,7 @@ class Repetitions:
 def find_repetitions(records: Records) -> Repetitions:
     """Finds images that are there more than once.
 
-    Memory holds 17 bytes for each image, and the records of those that may be repeated.
+    Memory holds 17 bytes for each image, and the records of copies and of some that look the same.
 
     Args:
         records: all images.
@@ -73,13 +74,15 @@ def find_repetitions(records: Records) -> Repetitions:
     close = _close_hashes(records) if comparable else []
     wanted = {look for pair in close for look in pair}
     copies: dict[str, list[Record]] = defaultdict(list)
-    looks: dict[int, dict[str, Record]] = defaultdict(dict)
+    looks: dict[int, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records() if repeated or wanted else ():
         if _content(record) in repeated:
             copies[record.sha256].append(record)
         if record.likeness and (look := likeness.perceptual_hash(record.likeness)) in wanted:
-            # Copies are reported as such.
-            looks[look].setdefault(f"{record.split} {record.sha256}", record)
+            some = looks[look][record.split]
+            # The first ones by path, in whatever order they come.
+            bisect.insort(some, record, key=_path)
+            del some[_COMPARED_OF_A_KIND:]
     groups = [sorted(group, key=_path) for group in copies.values() if len(group) > 1]
     groups.sort(key=lambda group: group[0].path)
     return Repetitions(groups, _alike(close, looks) if comparable else None)
@@ -103,24 +106,30 @@ def _close_hashes(records: Records) -> list[tuple[int, int]]:
     return [(int(unique[one]), int(unique[other])) for one, other in pairs[several]]
 
 
-def _alike(close: Iterable[tuple[int, int]], looks: dict[int, dict[str, Record]]) -> list[tuple[Record, Record]]:
+def _alike(close: Iterable[tuple[int, int]], looks: dict[int, dict[str, list[Record]]]) -> list[tuple[Record, Record]]:
     pairs: set[tuple[Record, Record]] = set()
-    for one, other in close:
-        for first, second in itertools.product(*(_some_of_each_split(looks[look].values()) for look in (one, other))):
-            different = first.split != second.split and first.sha256 != second.sha256
-            if different and likeness.alike(first.likeness, second.likeness):
-                pairs.add((first, second) if first.path < second.path else (second, first))
+    for look, other_look in close:
+        both = {record.path: record for at in (look, other_look) for some in looks[at].values() for record in some}
+        # Of several that are alike, one to train on is the one that matters.
+        records = sorted(both.values(), key=lambda record: (record.split != TRAIN_SPLIT, record.path))
+        for held_out in records:
+            if held_out.split != TRAIN_SPLIT and (twin := _twin(held_out, records)):
+                pairs.add((held_out, twin) if held_out.path < twin.path else (twin, held_out))
     return sorted(pairs, key=lambda pair: (pair[0].path, pair[1].path))
 
 
-def _some_of_each_split(records: Iterable[Record]) -> list[Record]:
-    taken: Counter[str] = Counter()
-    some = []
-    for record in sorted(records, key=_path):
-        if taken[record.split] < _COMPARED_OF_A_KIND:
-            taken[record.split] += 1
-            some.append(record)
-    return some
+def _twin(image: Record, others: Iterable[Record]) -> Record | None:
+    """Returns the first image of another split that looks the same, and is no copy."""
+    return next(
+        (
+            other
+            for other in others
+            if other.split != image.split
+            and other.sha256 != image.sha256
+            and likeness.alike(image.likeness, other.likeness)
+        ),
+        None,
+    )
 
 
 def _repeated(numbers: np.ndarray) -> set[int]:

@@ -40,8 +40,8 @@ class Duplicates(BaseModel):
         copies: files beyond the first of their content.
         in_several_splits: contents that lie in several splits.
         in_several_classes: contents that lie in several classes.
-        near_in_several_splits: pairs of other content that look the same and lie in different splits; None where there
-            are too many images to compare.
+        near_in_several_splits: held-out images that look like one of other content in another split, of many that look
+            the same only some; None where there are too many images to compare.
     """
 
     copies: int
@@ -210,8 +210,8 @@ def _repetition_warnings(repetitions: Repetitions, conflicting: Sequence[Sequenc
     elif repetitions.alike:
         first = _names([record.path for record in repetitions.alike[0]])
         warnings.append(
-            f"{len(repetitions.alike)} pairs of images in different splits look the same (re-encoded, scaled or "
-            f"slightly changed), so figures on held-out images may come out too good; first: {first}"
+            f"{len(repetitions.alike)} held-out images look like one in another split (re-encoded, scaled or slightly "
+            f"changed), so figures on held-out images may come out too good; first: {first}"
         )
     if conflicting:
         first = _names([record.path for record in conflicting[0]])
