@@ -11,11 +11,14 @@ must be.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import random
 import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -104,7 +107,7 @@ def _kill(workspace: Workspace, command: list[str], component: ComponentRun, sha
     _, alive = psutil.wait_procs(pipelines, _SECONDS_TO_DIE)
     if alive:
         raise SystemExit(f"the pipeline lives on {_SECONDS_TO_DIE} s after the command line has died")
-    states = [run.state for run in _executions(workspace) if run.name == component.name]
+    states = [run.state for run in _executions_at_rest(workspace) if run.name == component.name]
     return {"running": "killed in it", "done": "killed right after it", "cached": "killed right after it"}[states[-1]]
 
 
@@ -122,7 +125,9 @@ def _finish(workspace: Workspace, command: list[str]) -> None:
 
 
 def _require_blessing_before_push(workspace: Workspace) -> None:
-    blessed = any(run.name == "ReleaseGate" and run.state in ("done", "cached") for run in _executions(workspace))
+    blessed = any(
+        run.name == "ReleaseGate" and run.state in ("done", "cached") for run in _executions_at_rest(workspace)
+    )
     if _pushed(workspace) and not blessed:
         raise SystemExit("something was pushed before the gates had blessed it")
 
@@ -188,6 +193,20 @@ def _executions(workspace: Workspace) -> list[ComponentRun]:
         return [component for run in metadata.runs() for component in metadata.components(run)]
     except (ml_metadata.errors.StatusError, RuntimeError):
         return []
+
+
+def _executions_at_rest(workspace: Workspace) -> list[ComponentRun]:
+    """Returns the executions in a store that was killed amid a transaction, which a reader cannot roll back.
+
+    It is rolled back in a copy, so that the next run finds it as it was left.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Workspace(Path(directory))
+        for file in workspace.root.glob(f"{workspace.metadata_file.name}*"):
+            shutil.copy(file, copy.root)
+        with contextlib.closing(sqlite3.connect(copy.metadata_file)) as database:
+            database.execute("SELECT count(*) FROM sqlite_master")
+        return _executions(copy)
 
 
 def _say(line: str) -> None:
