@@ -4,11 +4,12 @@
 # make setup    only makes .venv
 # make lock     rebuilds requirements.lock from pyproject.toml
 # make format   formats the code
+# make docs     writes docs/settings-reference.md from the settings' types
 
 READY := .venv/.ready
 BIN := .venv/bin
 
-.PHONY: run test unit lint format setup lock
+.PHONY: run test unit lint format docs setup lock
 
 run: $(READY)
 	@$(BIN)/trimline run
@@ -28,6 +29,9 @@ lint: $(READY)
 format: $(READY)
 	@$(BIN)/ruff check --fix --quiet
 	@$(BIN)/ruff format --quiet
+
+docs: $(READY)
+	@$(BIN)/python -m pipeline.settings_reference docs/settings-reference.md
 
 setup: $(READY)
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
+from pipeline.completion import setting_keys
 from pipeline.config import load_settings
+from pipeline.doctor_command import doctor_app
+from pipeline.errors import Interrupted, RunError
 from pipeline.quiet import library_noise_hidden
+from pipeline.terminal import Terminal
 from serving.errors import ServingError
 from trainer_module.errors import UserError
 
@@ -26,15 +32,30 @@ if TYPE_CHECKING:
 DONE, BUG, USER_ERROR, NOT_BLESSED, INTERRUPTED = 0, 1, 2, 3, 130
 _DEFAULT_OUTPUT = Path("out")
 
+
+class _Commands(TyperGroup):
+    """All commands; a Ctrl-C ends each of them alike."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped") from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Turns a folder of labelled photos into a small, gated, served image classifier.",
     epilog="Start with [bold]trimline run[/bold] (the handwritten digits that come with Trimline), "
     "then [bold]trimline run --data photos/ --output out/[/bold]. "
-    "Exit codes: 0 done and pushed, 2 bad input or settings, 3 finished but not blessed, 1 a bug.",
+    "Exit codes: 0 done and pushed, 2 bad input or settings, 3 finished but not blessed, 1 a bug, 130 stopped by "
+    "Ctrl-C.",
 )
+app.add_typer(doctor_app)
 
 DataOption = Annotated[
     Path | None,
@@ -53,7 +74,21 @@ KeepOption = Annotated[
     typer.Option(min=1, help="Newest versions to keep there; default: push.keep_versions in OUTPUT, all elsewhere."),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="One setting; wins over --config.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        autocompletion=setting_keys,
+        help="One setting, for example trainer.epochs=50; wins over --config, and may be given many times.",
+    ),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors; the exit code tells.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show what TFX and TensorFlow say too, on standard error.")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="The result as one JSON document on standard output; all else on standard error.")
 ]
 
 
@@ -67,6 +102,9 @@ def run(
     output: OutputOption = _DEFAULT_OUTPUT,
     config: ConfigOption = None,
     assignments: SetOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Trains, compresses, judges and pushes a classifier.
 
@@ -74,14 +112,11 @@ def run(
     blesses it. OUTPUT/pushed/ has the model, OUTPUT/report/ the report, OUTPUT/logs/run.log what the libraries say.
     """
     from pipeline.launch import run_to_end
-    from pipeline.progress import LiveProgress, PlainProgress
 
-    console = Console()
+    terminal = Terminal(quiet=quiet, verbose=verbose, as_json=as_json)
     with _prepared(data, output, config, assignments) as (workspace, lock):
-        view = LiveProgress(console) if console.is_terminal else PlainProgress(console)
-        with view as progress:
-            summary = run_to_end(workspace, progress, lock)
-    console.print(_summary_table(summary, workspace.report))
+        summary = run_to_end(workspace, terminal, lock)
+    terminal.result(summary, _summary_table(summary, workspace.report))
     if not summary["blessed"]:
         _complain(f"not pushed: {_refusal(summary['gates']['checks'])}; see the report")
         raise typer.Exit(NOT_BLESSED)
@@ -96,6 +131,9 @@ def ladder(
     output: OutputOption = _DEFAULT_OUTPUT,
     config: ConfigOption = None,
     assignments: SetOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measures every trick of lean training on your photos and this machine, one more on each rung.
 
@@ -106,13 +144,15 @@ def ladder(
     from pipeline.ladder_view import LadderProgress, ladder_table
     from pipeline.launch import run_module
 
+    terminal = Terminal(quiet=quiet, verbose=verbose, as_json=as_json)
     with _prepared(data, output, config, assignments) as (workspace, lock):
         workspace.ladder_progress_file.unlink(missing_ok=True)
-        with LadderProgress(workspace.ladder_progress_file, Console()) as progress:
-            run_module("pipeline.ladder", workspace, lock, progress.poll)
+        with LadderProgress(workspace.ladder_progress_file, terminal.console) as progress:
+            poll = terminal.following(workspace.log_file, progress.poll)
+            run_module("pipeline.ladder", workspace, lock, poll)
         result = json.loads(workspace.ladder_file.read_text(encoding="utf-8"))
-    Console().print(ladder_table(result["rungs"], result["lesson"]))
-    typer.echo(f"Written: {workspace.ladder_file} and {workspace.ladder_picture}")
+    table = ladder_table(result["rungs"], result["lesson"])
+    terminal.result(result, table, f"Written: {workspace.ladder_file} and {workspace.ladder_picture}")
 
 
 @app.command(
@@ -133,6 +173,9 @@ def compress(
     output: OutputOption = _DEFAULT_OUTPUT,
     config: ConfigOption = None,
     assignments: SetOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compresses a classifier that is trained already: prunes, clusters, quantises, measures, and selects.
 
@@ -140,19 +183,22 @@ def compress(
     selected. Leaves OUTPUT/compressed/: report.json, variants/, tflite/ (the selected bundle) and saved_model/. A
     compression that was killed goes on where it was.
     """
-    from pipeline.compress import REPORT_FILE, VARIANTS_DIRECTORY
+    from pipeline.compress import REPORT_FILE
     from pipeline.compression_view import CompressionProgress, compression_table
     from pipeline.launch import run_module
 
-    with _prepared(data, output, config, assignments) as (workspace, lock):
-        partial = workspace.compressed.with_suffix(".partial")
-        progress = CompressionProgress(partial / VARIANTS_DIRECTORY, Console())
-        run_module("pipeline.compress", workspace, lock, progress.poll, str(model.absolute()))
+    terminal = Terminal(quiet=quiet, verbose=verbose, as_json=as_json)
+    with (
+        _prepared(data, output, config, assignments) as (workspace, lock),
+        CompressionProgress(workspace, terminal.console) as progress,
+    ):
+        poll = terminal.following(workspace.log_file, progress.poll)
+        kept = "finished components and fine-tunings"
+        run_module("pipeline.compress", workspace, lock, poll, str(model.absolute()), kept=kept)
     report = json.loads((workspace.compressed / REPORT_FILE).read_text(encoding="utf-8"))
-    Console().print(compression_table(report))
-    for dropped in report["dropped"]:
-        typer.echo(f"Dropped: {dropped['name']}: {dropped['reason']}")
-    typer.echo(f"Selected: {report['selected']}; written to {workspace.compressed}")
+    dropped = [f"Dropped: {each['name']}: {each['reason']}" for each in report["dropped"]]
+    selected = f"Selected: {report['selected']}; written to {workspace.compressed}"
+    terminal.result(report, compression_table(report), *dropped, selected)
 
 
 @app.command(
@@ -227,16 +273,15 @@ def serve(
 
 
 @app.command()
-def status(output: OutputOption = _DEFAULT_OUTPUT) -> None:
+def status(output: OutputOption = _DEFAULT_OUTPUT, as_json: JsonOption = False) -> None:
     """Lists runs and pushes: what ran, what was blessed, what was pushed where, when and by whom, and what is live."""
     workspace = _finished(output)
     with library_noise_hidden():
-        from pipeline.status import push_table, status_table
+        from pipeline.status import push_table, pushes, runs, status_table
 
-        tables = status_table(workspace.metadata_file), push_table(workspace.metadata_file)
-    for table in tables:
-        if table.row_count:
-            Console().print(table)
+        found = {"runs": runs(workspace.metadata_file), "pushes": pushes(workspace.metadata_file)}
+    tables = status_table(found["runs"]), push_table(found["pushes"])
+    Terminal(as_json=as_json).result(found, *(table for table in tables if table.row_count))
 
 
 @app.command(
@@ -250,6 +295,7 @@ def push(
     output: OutputOption = _DEFAULT_OUTPUT,
     version: VersionOption = None,
     keep: KeepOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Copies what is live in OUTPUT, or another blessed version, to a further place: both artifacts or neither."""
     workspace = _finished(output)
@@ -258,8 +304,8 @@ def push(
         from pipeline.pushing import push as push_release
 
         pushed = push_release(workspace, below(to), version, keep)
-    for path in pushed.paths.values():
-        typer.echo(f"Pushed to {path}")
+    told = [f"Pushed to {path}" for path in pushed.paths.values()]
+    Terminal(as_json=as_json).result({"paths": dict(pushed.paths), "release": pushed.release.id}, *told)
 
 
 @app.command(
@@ -271,6 +317,7 @@ def rollback(
     to: Annotated[str | None, typer.Option(help="Where trimline push put it; default: where runs push to.")] = None,
     version: VersionOption = None,
     keep: KeepOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Makes the release before the live one live again, or that of --version, under a new version number."""
     workspace = _finished(output)
@@ -282,13 +329,14 @@ def rollback(
         directories = below(to) if to else push_directories(settings, workspace)
         own_keep = None if to else settings.push.keep_versions
         pushed = roll_back(workspace, directories, version, keep or own_keep)
-    for path in pushed.paths.values():
-        typer.echo(f"Live again: {path}")
+    told = [f"Live again: {path}" for path in pushed.paths.values()]
+    Terminal(as_json=as_json).result({"paths": dict(pushed.paths), "release": pushed.release.id}, *told)
 
 
 @app.command()
 def verify(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Output directory of a run.")] = _DEFAULT_OUTPUT,
+    as_json: JsonOption = False,
 ) -> None:
     """Checks that what is live is what was blessed: digests, labels, tensors, signatures, metrics, lineage."""
     workspace = _finished(output)
@@ -296,8 +344,8 @@ def verify(
         from pipeline.verification import verify as verify_live
 
         findings = verify_live(workspace)
-    for finding in findings:
-        typer.echo(f"{'FAILED' if finding.fault else 'ok':<6}  {finding.what}: {finding.fault or finding.detail}")
+    told = [f"{'FAILED' if each.fault else 'ok':<6}  {each.what}: {each.fault or each.detail}" for each in findings]
+    Terminal(as_json=as_json).result([dataclasses.asdict(finding) for finding in findings], *told)
     faults = [finding for finding in findings if finding.fault]
     if faults:
         raise UserError(f"{output}: {len(faults)} of {len(findings)} checks failed; push again with trimline run")
@@ -324,15 +372,13 @@ def init(
 
 def main() -> None:
     """Runs the command line; a user's mistake is one line on standard error and exit code 2."""
-    from pipeline.launch import Interrupted, RunError
-
     try:
         app()
     except (UserError, ServingError) as error:
         _complain(str(error))
         sys.exit(USER_ERROR)
     except Interrupted as stop:
-        _complain(str(stop))
+        _complain(f"{stop}; to go on: {shlex.join(['trimline', *sys.argv[1:]])}")
         sys.exit(INTERRUPTED)
     except RunError as error:
         _complain(str(error))

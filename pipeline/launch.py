@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import ml_metadata.errors
 
+from pipeline.errors import Interrupted, RunError
 from pipeline.metadata import Metadata
 from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from typing import IO
 
     from pipeline.progress import Progress
+    from pipeline.terminal import Terminal
     from pipeline.workspace import Workspace
 
 _ENVIRONMENT = {
@@ -31,20 +34,12 @@ _POLL_SECONDS = 0.3
 _SECONDS_TO_STOP = 10.0
 
 
-class Interrupted(Exception):  # noqa: N818 (not an error)
-    """The user stopped the run; the message says how to go on."""
-
-
-class RunError(Exception):
-    """A run that failed for no fault of the user; the log has the details."""
-
-
-def run_to_end(workspace: Workspace, progress: Progress, lock: IO[str]) -> dict[str, Any]:
+def run_to_end(workspace: Workspace, terminal: Terminal, lock: IO[str]) -> dict[str, Any]:
     """Runs the pipeline of a prepared workspace.
 
     Args:
         workspace: Its settings file says what to run.
-        progress: Is told what is happening.
+        terminal: Shows what is happening.
         lock: The workspace's lock.
 
     Returns:
@@ -54,11 +49,25 @@ def run_to_end(workspace: Workspace, progress: Progress, lock: IO[str]) -> dict[
         UserError, Interrupted, RunError: See `run_module`.
     """
     known = set(_runs(workspace))
-    run_module("pipeline.local_runner", workspace, lock, lambda: _report(workspace, known, progress))
+    with terminal.progress() as progress:
+        run_module(
+            "pipeline.local_runner",
+            workspace,
+            lock,
+            terminal.following(workspace.log_file, lambda: _report(workspace, known, progress)),
+            kept="finished components, epochs and fine-tunings",
+        )
     return json.loads(workspace.summary_file.read_text(encoding="utf-8"))
 
 
-def run_module(module: str, workspace: Workspace, lock: IO[str], poll: Callable[[], None], *arguments: str) -> None:
+def run_module(
+    module: str,
+    workspace: Workspace,
+    lock: IO[str],
+    poll: Callable[[], None],
+    *arguments: str,
+    kept: str = "finished components",
+) -> None:
     """Runs a module on a workspace in a process of its own.
 
     TFX and TensorFlow write straight to the process's file descriptors; in a process of its own that goes to the log.
@@ -69,13 +78,15 @@ def run_module(module: str, workspace: Workspace, lock: IO[str], poll: Callable[
         lock: The workspace's lock, which the process holds on to even if this one dies.
         poll: Is called several times a second, and once more at the end.
         *arguments: Of the module, after the workspace's root.
+        kept: What the same command need not do again after it was stopped.
 
     Raises:
         UserError: If it failed by a mistake that the user can mend.
         Interrupted: If the user pressed Ctrl-C.
         RunError: If it failed otherwise.
     """
-    workspace.outcome_file.unlink(missing_ok=True)
+    for left_over in (workspace.outcome_file, workspace.progress_file, workspace.graph_file):
+        left_over.unlink(missing_ok=True)
     with workspace.log_file.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", module, str(workspace.root), *arguments],
@@ -91,9 +102,7 @@ def run_module(module: str, workspace: Workspace, lock: IO[str], poll: Callable[
             _follow(process, poll)
         except KeyboardInterrupt:
             _stop(process)
-            raise Interrupted(
-                "stopped; finished components and epochs are kept: run the same command again to go on"
-            ) from None
+            raise Interrupted(f"stopped; {kept} are kept") from None
         except BaseException:
             _stop(process)
             raise
@@ -114,7 +123,9 @@ def _report(workspace: Workspace, known: set[str], progress: Progress) -> None:
     except ml_metadata.errors.StatusError:
         # The run is writing at this very moment.
         return
-    progress.update(components, _training_progress(workspace))
+    graph = _read_json(workspace.graph_file)
+    if graph:
+        progress.update(components, graph, _read_json(workspace.progress_file))
 
 
 def _runs(workspace: Workspace) -> list[str]:
@@ -127,16 +138,17 @@ def _runs(workspace: Workspace) -> list[str]:
         return []
 
 
-def _training_progress(workspace: Workspace) -> dict[str, Any] | None:
-    files = sorted(workspace.pipeline_root.glob("Trainer/model_run/*/progress.json"), key=os.path.getmtime)
-    return json.loads(files[-1].read_text(encoding="utf-8")) if files else None
+def _read_json(file: Path) -> dict[str, Any]:
+    """Reads a file that is always whole, once it is there."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         process.wait(_SECONDS_TO_STOP)
-    except subprocess.TimeoutExpired:
+    # A second Ctrl-C is from somebody who does not want to wait.
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
         process.kill()
         process.wait()
 
