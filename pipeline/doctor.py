@@ -69,19 +69,20 @@ def examine(output: Path) -> Iterator[Finding]:
     Yields:
         What was found, one thing after the other.
     """
-    yield _python()
-    yield from _packages()
+    yield check_python()
+    yield from check_packages()
     container = ControlGroup()
-    yield _memory(container)
-    yield _disk("Disk for the output", output)
-    yield _disk("Disk for temporary files", Path(tempfile.gettempdir()))
-    yield _cores(container)
-    yield _load()
-    yield _instructions()
-    yield _gpu()
+    yield check_memory(container)
+    yield check_disk("Disk for the output", output)
+    yield check_disk("Disk for temporary files", Path(tempfile.gettempdir()))
+    yield check_cores(container)
+    yield check_load()
+    yield check_instructions()
+    yield check_gpu()
 
 
-def _python() -> Finding:
+def check_python() -> Finding:
+    """Looks at the interpreter and the operating system."""
     found = (
         f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} {platform.machine()}"
     )
@@ -92,19 +93,19 @@ def _python() -> Finding:
     return Finding("Python", "ok", found)
 
 
-def _packages() -> Iterator[Finding]:
-    if not _LOCK_FILE.exists():
-        yield Finding(
-            "Packages", "slow", "not checked", f"{_LOCK_FILE} is not there: compare pip freeze with that of the release"
-        )
+def check_packages(lock_file: Path = _LOCK_FILE) -> Iterator[Finding]:
+    """Compares what is installed with the lock file."""
+    if not lock_file.exists():
+        advice = f"{lock_file} is not there: compare pip freeze with that of the release"
+        yield Finding("Packages", "slow", "not checked", advice)
         return
-    locked = dict(_LOCKED.findall(_LOCK_FILE.read_text(encoding="utf-8")))
+    locked = dict(_LOCKED.findall(lock_file.read_text(encoding="utf-8")))
     wrong = [text for name, version in locked.items() if (text := _difference(name, version))]
     if wrong:
         named = "; ".join(wrong[:_MOST_NAMED]) + ("; ..." if len(wrong) > _MOST_NAMED else "")
         yield Finding("Packages", "fault", f"{len(wrong)} of {len(locked)} differ: {named}", "repeat make setup")
     else:
-        yield Finding("Packages", "ok", f"all {len(locked)} are those of {_LOCK_FILE.name}")
+        yield Finding("Packages", "ok", f"all {len(locked)} are those of {lock_file.name}")
     if not list(Path(str(importlib.metadata.distribution("tfx").locate_file("tfx/__pycache__"))).glob("*.pyc")):
         yield Finding(
             "Bytecode", "slow", "TFX is not compiled", f"every start takes 15 s more: python -m compileall {sys.prefix}"
@@ -119,7 +120,8 @@ def _difference(name: str, version: str) -> str | None:
     return None if installed == version else f"{name} is {installed}, not {version}"
 
 
-def _memory(container: ControlGroup) -> Finding:
+def check_memory(container: ControlGroup) -> Finding:
+    """Looks at what is free, of the machine or of its container."""
     free, total, limit = free_memory(), psutil.virtual_memory().total, container.memory_limit()
     note = ""
     if limit is not None and limit < total:
@@ -132,7 +134,8 @@ def _memory(container: ControlGroup) -> Finding:
     return Finding("Memory", "ok", found)
 
 
-def _disk(what: str, directory: Path) -> Finding:
+def check_disk(what: str, directory: Path) -> Finding:
+    """Looks at the disk of a directory, or of that in which it would be made."""
     existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     found = f"{free / _GB:.1f} GB free at {existing}"
@@ -145,7 +148,8 @@ def _disk(what: str, directory: Path) -> Finding:
     return Finding(what, "ok", found)
 
 
-def _cores(container: ControlGroup) -> Finding:
+def check_cores(container: ControlGroup) -> Finding:
+    """Counts the cores that this process may use."""
     cores = len(os.sched_getaffinity(0))
     allowed = container.cores()
     found = f"{cores} cores"
@@ -157,7 +161,8 @@ def _cores(container: ControlGroup) -> Finding:
     return Finding("CPU cores", "ok", found)
 
 
-def _load() -> Finding:
+def check_load() -> Finding:
+    """Looks at what else runs, which falsifies timings."""
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
     found = f"{load:.1f} in the last minute on {cores} cores"
     if load > _BUSY_SHARE * cores:
@@ -166,11 +171,11 @@ def _load() -> Finding:
     return Finding("Load", "ok", found)
 
 
-def _instructions() -> Finding:
+def check_instructions(cpu_info: Path = _CPU_INFO) -> Finding:
     """Says what the CPU can do that makes a difference to oneDNN and XNNPACK."""
-    if platform.machine() not in ("x86_64", "AMD64") or not _CPU_INFO.exists():
+    if platform.machine() not in ("x86_64", "AMD64") or not cpu_info.exists():
         return Finding("CPU instructions", "ok", platform.machine())
-    match = re.search(r"^flags\s*:(.*)$", _CPU_INFO.read_text(), re.MULTILINE)
+    match = re.search(r"^flags\s*:(.*)$", cpu_info.read_text(), re.MULTILINE)
     flags = set(match.group(1).split()) if match else set()
     if "avx" not in flags:
         return Finding("CPU instructions", "fault", "no AVX", "TensorFlow's wheels need it; use another machine")
@@ -182,7 +187,8 @@ def _instructions() -> Finding:
     return Finding("CPU instructions", "ok", found)
 
 
-def _gpu() -> Finding:
+def check_gpu() -> Finding:
+    """Asks TensorFlow for GPUs that it can use, and the driver for those that it cannot."""
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-c", _ASK_TENSORFLOW]
     try:
