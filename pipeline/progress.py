@@ -121,10 +121,11 @@ class PlainProgress:
                 self._tell(component.name, reports[component.name])
 
     def _tell(self, name: str, report: Report) -> None:
-        latest = report["doing"], _finished_epochs(report)
+        finished = report.get("finished") or {}
+        latest = report["doing"], finished.get("epoch", 0)
         if self._told.get(name) != latest:
             self._told[name] = latest
-            self._line(f"{name}: {report_text(report) if latest[1] else report['doing']}")
+            self._line(f"{name}: {report_text(report | finished) if finished else report['doing']}")
 
     def _line(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -166,7 +167,12 @@ def _details(report: Report) -> RenderableType:
     bar = Table.grid(padding=(0, 1))
     total = report["epochs"] * report["steps"]
     bar.add_row(ProgressBar(total=total, completed=done, width=_BAR_WIDTH), _position(report))
-    return Group(report["doing"], bar, _metrics(report))
+    validated = {name: value for name, value in _finished_metrics(report).items() if name.startswith("val_")}
+    return Group(report["doing"], bar, _metrics({"metrics": report["metrics"] | validated}))
+
+
+def _finished_metrics(report: Report) -> dict[str, float | None]:
+    return (report.get("finished") or {}).get("metrics", {})
 
 
 def _position(report: Report) -> str:
@@ -177,12 +183,6 @@ def _metrics(report: Report) -> str:
     metrics = report.get("metrics", {})
     known = [form.format(metrics[name]) for name, form in _METRICS.items() if metrics.get(name) is not None]
     return ", ".join(known).replace("%", " %")
-
-
-def _finished_epochs(report: Report) -> int:
-    if "epoch" not in report:
-        return 0
-    return report["epoch"] if report["step"] == report["steps"] else report["epoch"] - 1
 
 
 def _time_and_note(component: ComponentRun) -> tuple[str, str]:

@@ -41,7 +41,7 @@ class EpochProgress(keras.callbacks.Callback):
         self._epochs_before = epochs_before
         self._epochs_after = epochs_after
         self._epoch = 0
-        self._validated: dict[str, float | None] = {}
+        self._finished: dict[str, Any] | None = None
         self._next_report = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -54,13 +54,12 @@ class EpochProgress(keras.callbacks.Callback):
         if time.monotonic() < self._next_report:
             return
         self._next_report = time.monotonic() + _SECONDS_BETWEEN_REPORTS
-        self._report(batch + 1, _plain(logs or {}) | self._validated)
+        self._report(batch + 1, _plain(logs or {}))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Reports the metrics of the whole epoch."""
-        del epoch
         metrics = _plain(logs or {})
-        self._validated = {name: value for name, value in metrics.items() if name.startswith(_VALIDATION_PREFIX)}
+        self._finished = {"epoch": self._epochs_before + epoch + 1, "metrics": metrics}
         self._report(self.params["steps"], metrics)
 
     def _report(self, step: int, metrics: dict[str, float | None]) -> None:
@@ -72,6 +71,7 @@ class EpochProgress(keras.callbacks.Callback):
             step=step,
             steps=self.params["steps"],
             metrics=metrics,
+            finished=self._finished,
         )
 
 

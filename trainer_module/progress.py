@@ -31,8 +31,8 @@ def report(component: str, doing: str, **figures: Any) -> None:
     Args:
         component: Its node id in the pipeline.
         doing: A few words, for example "fine-tuning pruned".
-        **figures: JSON-ready values: "epoch", "epochs", "step", "steps" (all counted from 1) and "metrics", by their
-            names in Keras.
+        **figures: JSON-ready values. Trainings tell "epoch", "epochs", "step" and "steps", all counted from 1, the
+            running "metrics" by their names in Keras, and "epoch" and "metrics" of the last one that is "finished".
     """
     _logger.debug("%s: %s", component, doing, extra={_REPORT: (component, {"doing": doing, **figures})})
 

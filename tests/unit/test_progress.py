@@ -20,8 +20,16 @@ GRAPH = {
     "GateC": ["Trainer", "Ingest"],
     "Push": ["GateA", "GateB", "GateC"],
 }
-METRICS = {"loss": 0.51234, "accuracy": 0.9, "val_loss": 0.6, "val_accuracy": 0.875}
-TRAINING = {"doing": "training", "epoch": 3, "epochs": 30, "step": 5, "steps": 10, "metrics": METRICS}
+FINISHED = {"epoch": 2, "metrics": {"loss": 0.61234, "accuracy": 0.8, "val_loss": 0.6, "val_accuracy": 0.875}}
+TRAINING = {
+    "doing": "training",
+    "epoch": 3,
+    "epochs": 30,
+    "step": 5,
+    "steps": 10,
+    "metrics": {"loss": 0.51234, "accuracy": 0.9},
+    "finished": FINISHED,
+}
 
 
 def _component(name, state="running", seconds=2.0):
@@ -72,10 +80,10 @@ def test_plain_lines_are_written_once_for_each_event():
         {},
         {"Trainer": {"doing": "choosing"}},
         {"Trainer": {"doing": "choosing"}},
-        {"Trainer": TRAINING | {"epoch": 1}},
-        {"Trainer": TRAINING | {"epoch": 1, "step": 9}},
-        {"Trainer": TRAINING | {"epoch": 1, "step": 10}},
-        {"Trainer": TRAINING | {"epoch": 2, "step": 1}},
+        {"Trainer": TRAINING | {"epoch": 1, "finished": None}},
+        {"Trainer": TRAINING | {"epoch": 1, "step": 9, "finished": None}},
+        {"Trainer": TRAINING},
+        {"Trainer": TRAINING | {"step": 6}},
     ):
         view.update(running, GRAPH, reports)
     view.update([_component("Ingest", "done"), _component("Trainer", "done")], GRAPH, {"Trainer": TRAINING})
@@ -84,7 +92,7 @@ def test_plain_lines_are_written_once_for_each_event():
         "Trainer: started",
         "Trainer: choosing",
         "Trainer: training",
-        "Trainer: training, epoch 1/30, loss 0.512, accuracy 90.0 %, validation 87.5 %",
+        "Trainer: training, epoch 2/30, loss 0.612, accuracy 80.0 %, validation 87.5 %",
         "Trainer: 2.0 s",
     ]
 
