@@ -1,9 +1,13 @@
+import json
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
 from pipeline.ladder_chart import draw
 from pipeline.ladder_table import LESSON, gains
 from pipeline.ladder_view import ladder_table
+from tests.notebooks import run_notebook
 from tests.transformed_files import striped_images, write_transformed
 from trainer_module import acceleration, input_pipeline, ladder
 from trainer_module.settings import ModelSettings, TrainerSettings, TrainingSettings
@@ -84,6 +88,22 @@ def test_the_picture_and_the_table_show_every_rung(climbed, tmp_path):
     table = ladder_table(rungs, list(LESSON))
     assert list(table.columns[0].cells)[: len(NAMES)] == NAMES
     assert "(7,476,742)" in next(iter(table.columns[1].cells))
+
+
+def test_the_notebook_walks_through_what_was_measured(climbed, tmp_path):
+    rungs, _ = climbed
+    ladder_file = {"rungs": rungs, "lesson": LESSON, "device": {"name": "this one", "cores": 2}}
+    (tmp_path / "ladder.json").write_text(json.dumps(ladder_file))
+    draw(rungs, tmp_path / "ladder.png")
+    notebook = Path(__file__).parents[2] / "docs" / "ladder.ipynb"
+    printed = run_notebook(notebook, f"data, output, settings = '', {str(tmp_path)!r}, []")
+    text = "\n".join(printed)
+    assert [name for name in NAMES if name not in text] == []
+    steps = (("naive", "pooling"), ("pooling", "separable"), ("separable", "jit"), ("jit", "amp"), ("amp", "fusing"))
+    for before, after in steps:
+        assert f"{before} -> {after}\n  parameters" in text
+    (probed,) = [each for each in printed if "naive -> auto" in each]
+    assert "ms a step" in probed
 
 
 def test_gains_compare_the_last_rung_with_the_first():
