@@ -48,10 +48,10 @@ app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     help="Turns a folder of labelled photos into a small, gated, served image classifier.",
-    epilog="Start with [bold]trimline run[/bold] (the handwritten digits that come with Trimline), "
-    "then [bold]trimline run --data photos/ --output out/[/bold]. "
+    epilog="Start with `trimline run` (the handwritten digits that come with Trimline), "
+    "then `trimline run --data photos/ --output out/`. "
     "Exit codes: 0 done and pushed, 2 bad input or settings, 3 finished but not blessed, 1 a bug, 130 stopped by "
     "Ctrl-C.",
 )
@@ -62,8 +62,8 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         "-d",
-        help="Class-per-folder tree of photos, with or without train/ validation/ test/ above the classes. "
-        "Without it: the embedded handwritten digits.",
+        help="Folder with a folder of photos for each class, with or without train/ validation/ test/ above the "
+        "classes. Without it: the handwritten digits that come with Trimline.",
     ),
 ]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output directory of the run.")]
@@ -93,9 +93,9 @@ JsonOption = Annotated[
 
 
 @app.command(
-    epilog="Examples: [bold]trimline run --data photos/ --output out/[/bold]; "
-    "[bold]trimline run --set trainer.epochs=50 --set data.image_size=64[/bold]. "
-    "[bold]trimline init[/bold] prints all settings with their meaning."
+    epilog="Examples: `trimline run --data photos/ --output out/`; "
+    "`trimline run --set trainer.epochs=50 --set data.image_size=64`. "
+    "`trimline init` prints all settings with their meaning."
 )
 def run(
     data: DataOption = None,
@@ -123,7 +123,7 @@ def run(
 
 
 @app.command(
-    epilog="Example: [bold]trimline ladder --data photos/ --set trainer.epochs=10[/bold]. "
+    epilog="Example: `trimline ladder --data photos/ --set trainer.epochs=10`. "
     "Every rung trains for trainer.epochs epochs; all rungs take turns, so that a busy machine favours none."
 )
 def ladder(
@@ -156,8 +156,8 @@ def ladder(
 
 
 @app.command(
-    epilog="Example: [bold]trimline compress --model classifier.keras --data photos/ --output out/ "
-    "--set compression.sparsity=auto[/bold]."
+    epilog="Example: `trimline compress --model classifier.keras --data photos/ --output out/ "
+    "--set compression.sparsity=auto`."
 )
 def compress(
     model: Annotated[
@@ -202,11 +202,11 @@ def compress(
 
 
 @app.command(
-    epilog="Examples: [bold]trimline predict photo.jpg --output out/[/bold]; "
-    "[bold]trimline predict photo.jpg --url http://127.0.0.1:8080 --top 3[/bold]."
+    epilog="Examples: `trimline predict photo.jpg --output out/`; "
+    "`trimline predict photo.jpg --url http://127.0.0.1:8080 --top 3`."
 )
 def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photos to classify.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Photos to classify.")],
     output: OutputOption = _DEFAULT_OUTPUT,
     top: Annotated[int, typer.Option(min=1, max=1000, help="How many classes to name for each photo.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per photo and line.")] = False,
@@ -239,8 +239,8 @@ def predict(
 
 
 @app.command(
-    epilog="Examples: [bold]trimline serve out/[/bold], then [bold]curl --data-binary @photo.jpg "
-    "localhost:8080/predict[/bold]; [bold]trimline serve out/ --workers 2 --set serving.queue=32[/bold]. "
+    epilog="Examples: `trimline serve out/`, then `curl --data-binary @photo.jpg "
+    "localhost:8080/predict`; `trimline serve out/ --workers 2 --set serving.queue=32`. "
     "docs/serving.md describes the protocols and settings."
 )
 def serve(
@@ -272,7 +272,7 @@ def serve(
     serve_models(output, settings)
 
 
-@app.command()
+@app.command(epilog="Examples: `trimline status --output out/`; `trimline status --json`.")
 def status(output: OutputOption = _DEFAULT_OUTPUT, as_json: JsonOption = False) -> None:
     """Lists runs and pushes: what ran, what was blessed, what was pushed where, when and by whom, and what is live."""
     workspace = _finished(output)
@@ -285,7 +285,7 @@ def status(output: OutputOption = _DEFAULT_OUTPUT, as_json: JsonOption = False) 
 
 
 @app.command(
-    epilog="Examples: [bold]trimline push --to /srv/models[/bold]; [bold]trimline push --to gs://bucket/models[/bold]. "
+    epilog="Examples: `trimline push --to /srv/models`; `trimline push --to gs://bucket/models`. "
     "TensorFlow Serving then watches TO/saved_model, edge servers TO/tflite."
 )
 def push(
@@ -309,8 +309,8 @@ def push(
 
 
 @app.command(
-    epilog="Examples: [bold]trimline rollback[/bold]; [bold]trimline rollback --version 1795514522[/bold]; "
-    "[bold]trimline rollback --to /srv/models[/bold] for what trimline push put there."
+    epilog="Examples: `trimline rollback`; `trimline rollback --version 1795514522`; "
+    "`trimline rollback --to /srv/models` for what trimline push put there."
 )
 def rollback(
     output: OutputOption = _DEFAULT_OUTPUT,
@@ -333,7 +333,7 @@ def rollback(
     Terminal(as_json=as_json).result({"paths": dict(pushed.paths), "release": pushed.release.id}, *told)
 
 
-@app.command()
+@app.command(epilog="Example: `trimline verify out/`. Exit code 2 if a check failed.")
 def verify(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Output directory of a run.")] = _DEFAULT_OUTPUT,
     as_json: JsonOption = False,
@@ -351,7 +351,10 @@ def verify(
         raise UserError(f"{output}: {len(faults)} of {len(findings)} checks failed; push again with trimline run")
 
 
-@app.command()
+@app.command(
+    epilog="Example: `trimline init settings.yaml`, then `trimline run --config settings.yaml`. "
+    "Files that are there are never overwritten."
+)
 def init(
     file: Annotated[Path | None, typer.Argument(help="File to write; without it, standard output.")] = None,
 ) -> None:

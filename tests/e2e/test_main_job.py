@@ -15,11 +15,11 @@ import tensorflow as tf
 from PIL import Image
 
 from serving.client import PredictClient
+from tests.e2e.conftest import QUICK
 
 pytestmark = pytest.mark.e2e
 
 TRIMLINE = Path(sys.executable).with_name("trimline")
-QUICK = ("--set", "trainer.epochs=8", "--set", "model.width=0.5")
 # Where it is not about compression, it need not take time.
 PLAIN = (*QUICK, "--set", "compression.stages=[quantize]")
 COMPONENTS = {
@@ -63,19 +63,6 @@ def _write_photos(root: Path, per_class: int = 60) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    """Runs the embedded default twice and keeps what both runs left."""
-    out = tmp_path_factory.mktemp("digits") / "out"
-    first = _trimline("run", "--output", out, *QUICK)
-    assert first.returncode == 0, first.stdout + first.stderr
-    summary = _summary(out)
-    pushed = sorted(path.name for path in (out / "pushed" / "tflite").iterdir())
-    second = _trimline("run", "--output", out, *QUICK)
-    assert second.returncode == 0, second.stdout + second.stderr
-    return out, first, summary, pushed
-
-
 def test_the_first_run_executes_every_component(digits):
     _, _, summary, _ = digits
     assert {component["name"] for component in summary["components"]} == COMPONENTS
@@ -105,7 +92,9 @@ def test_what_is_printed_is_the_short_table_and_no_library_noise(digits):
     _, first, _, _ = digits
     assert "1797 read, 1797 used, 0 quarantined" in first.stdout
     assert "Test accuracy" in first.stdout
-    assert "Trainer: epoch" in first.stdout
+    assert "Trainer: training, epoch" in first.stdout
+    assert "Compression: making and measuring int8" in first.stdout
+    assert "Compression: fine-tuning pruned" in first.stdout
     assert "tensorflow" not in (first.stdout + first.stderr).lower()
     assert first.stderr == ""
 
@@ -113,6 +102,8 @@ def test_what_is_printed_is_the_short_table_and_no_library_noise(digits):
 def test_the_second_run_takes_everything_from_the_cache_and_pushes_nothing_new(digits):
     out, _, _, pushed = digits
     summary = _summary(out)
+    second = json.loads((out.parent / "second.json").read_text())
+    assert second == summary
     assert [c["name"] for c in summary["components"] if not c["cached"]] == []
     assert sorted(path.name for path in (out / "pushed" / "tflite").iterdir()) == pushed
 
@@ -241,8 +232,8 @@ def test_what_was_deleted_is_pushed_again(photos):
     data, out, _ = photos
     before = _summary(out)
     shutil.rmtree(out / "pushed")
-    result = _trimline("run", "--data", data, "--output", out, *PLAIN, "--set", "data.image_size=32")
-    assert result.returncode == 0, result.stdout + result.stderr
+    result = _trimline("run", "--data", data, "--output", out, *PLAIN, "--set", "data.image_size=32", "--quiet")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert [Path(push["path"]).is_dir() for push in _summary(out)["pushed"]] == [True, True]
     assert _summary(out)["shipped"] == before["shipped"]
 
@@ -251,8 +242,9 @@ def test_a_gate_that_is_not_met_refuses_and_pushes_nothing(photos):
     data, out, _ = photos
     before = sorted((out / "pushed").rglob("*"))
     options = ("--set", "data.image_size=32", "--set", "gate.min_accuracy=1.0", "--set", "trainer.epochs=1")
-    result = _trimline("run", "--data", data, "--output", out, *PLAIN, *options)
+    result = _trimline("run", "--data", data, "--output", out, *PLAIN, *options, "--verbose")
     assert result.returncode == 3, result.stdout + result.stderr
+    assert (out / "logs" / "run.log").read_text() in result.stderr
     assert "refused by the fidelity and the release gate; saved_model, gate.min_accuracy:" in result.stderr
     assert _summary(out)["status"] == "refused"
     assert sorted((out / "pushed").rglob("*")) == before
