@@ -24,8 +24,11 @@ class ControlGroup:
         return self._limit("memory.max") or self._limit("memory/memory.limit_in_bytes")
 
     def memory_used(self) -> int:
-        """Returns the bytes that count against the limit, cached files among them."""
-        return self._limit("memory.current") or self._limit("memory/memory.usage_in_bytes") or 0
+        """Returns the bytes that are taken of the limit, without cached files, which give way."""
+        used = self._limit("memory.current") or self._limit("memory/memory.usage_in_bytes") or 0
+        statistics = self._text("memory.stat") or self._text("memory/memory.stat")
+        cached = dict(line.split() for line in statistics.splitlines())
+        return used - int(cached.get("total_inactive_file", cached.get("inactive_file", 0)))
 
     def cores(self) -> float | None:
         """Returns how many cores' time the container may take; None without a limit."""

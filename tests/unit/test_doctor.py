@@ -26,11 +26,22 @@ def _write(root, files):
     [
         ({}, None, 0, None),
         ({"memory.max": "max\n", "memory.current": "5\n", "cpu.max": "max 100000\n"}, None, 5, None),
-        ({"memory.max": "4000\n", "memory.current": "1000\n", "cpu.max": "150000 100000\n"}, 4000, 1000, 1.5),
+        (
+            {
+                "memory.max": "4000\n",
+                "memory.current": "1000\n",
+                "memory.stat": "anon 700\ninactive_file 300\n",
+                "cpu.max": "150000 100000\n",
+            },
+            4000,
+            700,
+            1.5,
+        ),
         (
             {
                 "memory/memory.limit_in_bytes": "4000\n",
-                "memory/memory.usage_in_bytes": "7\n",
+                "memory/memory.usage_in_bytes": "9\n",
+                "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 2\n",
                 "cpu/cpu.cfs_quota_us": "50000\n",
                 "cpu/cpu.cfs_period_us": "100000\n",
             },
