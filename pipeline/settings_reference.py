@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-import typing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from pipeline.config import field_range
 from pipeline.settings_tree import groups
 from trainer_module.files import write_whole
 
@@ -35,30 +33,8 @@ def _section(group: Group) -> str:
 
 def _row(setting: Setting) -> str:
     default = json.dumps(setting.default, default=str)
-    cells = (f"`{setting.key}`", f"`{default}`", _valid(setting), setting.field.description or "")
+    cells = (f"`{setting.key}`", f"`{default}`", setting.valid, setting.field.description or "")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _valid(setting: Setting) -> str:
-    kinds = list(_kinds(setting.field.annotation))
-    limits = field_range(setting.field)
-    return ", ".join(kinds) + (f": {limits}" if limits else "")
-
-
-def _kinds(annotation: Any) -> typing.Iterator[str]:
-    """Yields names of what a type allows, as they are written in YAML."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Literal:
-        yield from (f"`{value}`" for value in arguments)
-    elif origin is list:
-        yield f"list of {', '.join(_kinds(arguments[0]))}"
-    elif arguments:
-        for argument in arguments:
-            yield from _kinds(argument)
-    else:
-        yield {type(None): "`null`", bool: "true or false", float: "number", int: "whole number", str: "text"}.get(
-            annotation, "path"
-        )
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+import typing
+from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.config import PipelineSettings
+from pipeline.config import PipelineSettings, field_range
 from trainer_module.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ class Setting:
     key: str
     default: Any
     field: FieldInfo
+
+    @property
+    def valid(self) -> str:
+        """What may be set: kinds of values, and limits."""
+        limits = field_range(self.field)
+        return ", ".join(_kinds(self.field.annotation)) + (f": {limits}" if limits else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,3 +69,19 @@ def groups(tree: Settings | None = None, key: str = "") -> Iterator[Group]:
     for name, value in values.items():
         if isinstance(value, Settings):
             yield from groups(value, f"{key}.{name}".strip("."))
+
+
+def _kinds(annotation: Any) -> Iterator[str]:
+    """Yields names of what a type allows, as they are written in YAML."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        yield from (f"`{value}`" for value in arguments)
+    elif origin is list:
+        yield f"list of {', '.join(_kinds(arguments[0]))}"
+    elif arguments:
+        for argument in arguments:
+            yield from _kinds(argument)
+    else:
+        yield {type(None): "`null`", bool: "true or false", float: "number", int: "whole number", str: "text"}.get(
+            annotation, "path"
+        )
