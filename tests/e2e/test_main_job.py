@@ -15,11 +15,12 @@ import tensorflow as tf
 from PIL import Image
 
 from serving.client import PredictClient
-from tests.e2e.conftest import QUICK
+from tests.documents import shown_commands
 
 pytestmark = pytest.mark.e2e
 
 TRIMLINE = Path(sys.executable).with_name("trimline")
+QUICK = ("--set", "trainer.epochs=8", "--set", "model.width=0.5")
 # Where it is not about compression, it need not take time.
 PLAIN = (*QUICK, "--set", "compression.stages=[quantize]")
 COMPONENTS = {
@@ -39,6 +40,18 @@ COMPONENTS = {
     "PusherSavedModel",
     "PusherTFLite",
 }
+
+
+# Commands of README and docs/ that take seconds. What takes minutes, or asks a server, is run by other tests, with smaller
+# settings; tests/unit/test_docs.py makes sure that each shown command can be given as it stands.
+QUICK_COMMANDS = {"predict", "status", "verify", "rollback", "init", "doctor"}
+SHOWN = sorted(
+    {
+        tuple(words[1:])
+        for _, words in shown_commands()
+        if words[0] == "trimline" and words[1] in QUICK_COMMANDS and "--url" not in words
+    }
+)
 
 
 def _trimline(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -61,6 +74,20 @@ def _write_photos(root: Path, per_class: int = 60) -> Path:
             pixels = pixels if name == "lying" else pixels.transpose(1, 0, 2)
             Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(root / name / f"{index}.jpg", quality=90)
     return root
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Runs the embedded default twice and keeps what both runs left."""
+    out = tmp_path_factory.mktemp("digits") / "out"
+    first = _trimline("run", "--output", out, *QUICK)
+    assert first.returncode == 0, first.stdout + first.stderr
+    summary = _summary(out)
+    pushed = sorted(path.name for path in (out / "pushed" / "tflite").iterdir())
+    second = _trimline("run", "--output", out, *QUICK, "--json")
+    assert second.returncode == 0, second.stdout + second.stderr
+    (out.parent / "second.json").write_text(second.stdout)
+    return out, first, summary, pushed
 
 
 def test_the_first_run_executes_every_component(digits):
@@ -314,3 +341,23 @@ def test_a_model_of_other_classes_is_refused(digits, photos, tmp_path):
     assert result.returncode == 2
     assert "answers 10 classes, but the photos have 2" in result.stderr
     assert not (tmp_path / "compressed").exists()
+
+
+@pytest.fixture(scope="module")
+def at_home(digits):
+    """The folder in which the documents' own names, out/ and photo.jpg, mean something."""
+    out = digits[0]
+    for name in ("photo.jpg", "new-photo.jpg"):
+        shutil.copy(sorted((out / "digits" / "7").iterdir())[0], out.parent / name)
+    return out.parent
+
+
+@pytest.mark.parametrize("words", SHOWN, ids=" ".join)
+def test_a_shown_command_does_what_it_says(at_home, words):
+    result = _trimline(*words, cwd=at_home)
+    if words[0] == "rollback":
+        # There has been one release only.
+        assert (result.returncode, "no earlier release" in result.stderr) == (2, True), result.stdout + result.stderr
+        return
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout or words[0] == "init"

@@ -1,4 +1,4 @@
-"""What the documents say exists: commands, options, settings, files. tests/e2e/test_docs.py runs the commands."""
+"""What the documents say exists: commands, options, settings, files. tests/e2e/test_main_job.py runs the quick ones."""
 
 import importlib.util
 import itertools
