@@ -18,7 +18,6 @@ from typer.core import TyperGroup
 from pipeline.completion import setting_keys
 from pipeline.config import load_settings
 from pipeline.doctor_command import doctor_app
-from pipeline.errors import Interrupted, RunError
 from pipeline.quiet import library_noise_hidden
 from pipeline.terminal import Terminal
 from serving.errors import ServingError
@@ -38,6 +37,8 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the chosen command."""
+        from pipeline.launch import Interrupted
+
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -375,6 +376,8 @@ def init(
 
 def main() -> None:
     """Runs the command line; a user's mistake is one line on standard error and exit code 2."""
+    from pipeline.launch import Interrupted, RunError
+
     try:
         app()
     except (UserError, ServingError) as error:

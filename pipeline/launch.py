@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import ml_metadata.errors
 
-from pipeline.errors import Interrupted, RunError
 from pipeline.metadata import Metadata
 from trainer_module.errors import UserError
 
@@ -32,6 +31,14 @@ _ENVIRONMENT = {
 }
 _POLL_SECONDS = 0.3
 _SECONDS_TO_STOP = 10.0
+
+
+class Interrupted(Exception):  # noqa: N818 (not an error)
+    """The user stopped a command; the message says what is kept of it."""
+
+
+class RunError(Exception):
+    """A run that failed for no fault of the user; the log has the details."""
 
 
 def run_to_end(workspace: Workspace, terminal: Terminal, lock: IO[str]) -> dict[str, Any]:

@@ -42,8 +42,8 @@ COMPONENTS = {
 }
 
 
-# Commands of README and docs/ that take seconds. What takes minutes, or asks a server, is run by other tests, with smaller
-# settings; tests/unit/test_docs.py makes sure that each shown command can be given as it stands.
+# Commands of README and docs/ that take seconds. What takes minutes, or asks a server, is run by other tests, with
+# smaller settings; tests/unit/test_docs.py makes sure that each shown command can be given as it stands.
 QUICK_COMMANDS = {"predict", "status", "verify", "rollback", "init", "doctor"}
 SHOWN = sorted(
     {
