@@ -32,10 +32,18 @@ def report_outcome(workspace: Workspace, work: Callable[[], None]) -> int:
     try:
         work()
     except Exception:
-        text = traceback.format_exc()
         logging.getLogger(__name__).exception("the run failed")
-        lines = _USER_ERROR_LINE.findall(text)
-        message = lines[-1] if lines else text.strip().splitlines()[-1]
-        workspace.outcome_file.write_text(json.dumps({"user_error": bool(lines), "message": message}))
-        return 2 if lines else 1
+        message, user_error = describe_failure(traceback.format_exc())
+        workspace.outcome_file.write_text(json.dumps({"user_error": user_error, "message": message}))
+        return 2 if user_error else 1
     return 0
+
+
+def describe_failure(text: str) -> tuple[str, bool]:
+    """Finds the line that says what went wrong, and whether it is meant for the user.
+
+    Args:
+        text: A traceback as Python prints it.
+    """
+    lines = _USER_ERROR_LINE.findall(text)
+    return (lines[-1], True) if lines else (text.strip().splitlines()[-1], False)

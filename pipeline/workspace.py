@@ -32,6 +32,9 @@ class Workspace:
         self.pushed_tflite = self.root / "pushed" / "tflite"
         self.report = self.root / "report" / "index.html"
         self.summary_file = self.root / "report" / "summary.json"
+        self.run_summaries = self.root / "report" / "runs"
+        self.model_card = self.root / "report" / "model_card.md"
+        self.model_card_json = self.root / "report" / "model_card.json"
         self.settings_file = self.root / "settings.json"
         self.log_file = self.root / "logs" / "run.log"
         self.ladder_file = self.root / "ladder.json"
@@ -49,7 +52,7 @@ class Workspace:
             UserError: If the output directory cannot be written.
         """
         try:
-            for directory in (self.pipeline_root, self.summary_file.parent, self.log_file.parent):
+            for directory in (self.pipeline_root, self.run_summaries, self.log_file.parent):
                 directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
