@@ -8,20 +8,24 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tensorflow as tf
+from pydantic import ValidationError
+
 from components.compression.executor import REPORT_FILE
 from components.image_example_gen.engine import report as ingest_report
 from components.release_gate.engine import ARTIFACTS, FIDELITY, GATES
 from components.release_gate.report import REPORT_FILE as GATES_FILE
 from components.release_gate.results import BASELINE, CANDIDATE
+from pipeline.config import PipelineSettings
 from pipeline.metadata import Metadata, OutputArtifact, Outputs
-from pipeline.report.publication import publish
+from pipeline.report.publication import publish, write_report
+from trainer_module.errors import UserError
 from trainer_module.files import write_whole
 from trainer_module.run import TRAINING_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from pipeline.config import PipelineSettings
     from pipeline.workspace import Workspace
 
 _logger = logging.getLogger(__name__)
@@ -63,6 +67,37 @@ def publish_failure(settings: PipelineSettings, workspace: Workspace, known: Col
     except Exception:
         # Any: the run has failed for a reason of its own, which must not be hidden by this one.
         _logger.exception("the report of the failed run cannot be written")
+
+
+def rebuild_report(workspace: Workspace) -> None:
+    """Writes the report and the model card anew: of the latest run if it failed, of the last finished one otherwise.
+
+    Args:
+        workspace: Output directory in which something has run.
+
+    Raises:
+        UserError: No run got so far that there is something to report.
+    """
+    metadata = Metadata(workspace.metadata_file)
+    latest = (metadata.runs() or [""])[-1]
+    if not latest:
+        raise UserError(f"{workspace.root}: no run has been recorded there; start one with trimline run")
+    failed = any(component.state == "failed" for component in metadata.components(latest))
+    if workspace.summary_file.exists() and not failed:
+        write_report(workspace, _gathered_again(workspace, metadata))
+        return
+    trouble = json.loads(workspace.outcome_file.read_text(encoding="utf-8")) if workspace.outcome_file.exists() else {}
+    write_report(workspace, gather(workspace.read_settings(), metadata, latest), trouble.get("message", ""))
+
+
+def _gathered_again(workspace: Workspace, metadata: Metadata) -> dict[str, Any]:
+    """Gathers the last finished run anew; takes it from summary.json where its artifacts are no longer there."""
+    summary = _read_json(workspace.summary_file)
+    try:
+        return gather(PipelineSettings.model_validate(summary["settings"]), metadata, summary["run"])
+    except (OSError, LookupError, ValidationError, tf.errors.OpError):
+        _logger.exception("%s is reported from its summary", summary["run"])
+        return summary
 
 
 def gather(settings: PipelineSettings, metadata: Metadata, run: str | None = None) -> dict[str, Any]:
@@ -198,4 +233,8 @@ def _pushed(artifact: OutputArtifact) -> dict[str, str]:
 def _read_output(outputs: Outputs, component: str, key: str, file: str) -> dict[str, Any] | None:
     """Reads a JSON file of an artifact; None if the run did not get to making it."""
     artifact = outputs.find(component, key)
-    return json.loads((Path(artifact.uri) / file).read_text(encoding="utf-8")) if artifact else None
+    return _read_json(Path(artifact.uri) / file) if artifact else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))

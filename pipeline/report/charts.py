@@ -140,7 +140,7 @@ def pareto(
         floor: The budget's lowest accuracy; None if it is not known.
     """
     on_frontier = [variant for variant in variants if variant["name"] in frontier]
-    x = alt.X("size:Q", title=axis, scale=alt.Scale(type="log", nice=False, padding=25))
+    x = alt.X("size:Q", title=axis, axis=alt.Axis(tickCount=5), scale=alt.Scale(type="log", nice=False, padding=25))
     y = alt.Y(
         "accuracy:Q", title="validation accuracy", axis=alt.Axis(format=".1%"), scale=alt.Scale(zero=False, padding=15)
     )
@@ -227,7 +227,7 @@ def class_accuracies(rows: Sequence[Mapping[str, Any]]) -> Spec:
             parent="float model:.1%",
         ),
     )  # fmt: skip
-    x = alt.X("lower:Q", title="test accuracy", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1]))
+    x = alt.X("lower:Q", title="test accuracy", axis=alt.Axis(format="%", tickCount=6), scale=alt.Scale(domain=[0, 1]))
     return _finish(
         base.mark_rule(color=_ACCENT, strokeWidth=2).encode(x=x, x2="upper:Q")
         + base.mark_tick(color=_SECOND, thickness=3, size=14).encode(x="parent:Q")
@@ -246,6 +246,30 @@ def rungs(rows: Sequence[Mapping[str, Any]], key: str, title: str, form: str) ->
         form: D3 format of its values.
     """
     return _bars(rows, key, title, form, highlight="last")
+
+
+def two_paretos(variants: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> Spec:
+    """Draws size against accuracy of the variants of two runs; what shipped is a diamond.
+
+    Args:
+        variants: "run", "name", "size" in kB, "accuracy", "latency" in ms, "state": "shipped" or "not shipped".
+        runs: Names of the runs.
+    """
+    states, shapes = ("shipped", "not shipped"), ("diamond", "circle")
+    x = alt.X("size:Q", title="deflated, kB", axis=alt.Axis(tickCount=5), scale=alt.Scale(type="log", padding=25))
+    y = alt.Y("accuracy:Q", title="validation accuracy", axis=alt.Axis(format=".1%"), scale=alt.Scale(zero=False))
+    points = alt.Chart(_data(variants)).mark_point(filled=True, opacity=0.85, stroke=_INK, strokeWidth=1)
+    chart = points.encode(
+        x=x,
+        y=y,
+        color=_two_colours("run", runs),
+        shape=alt.Shape("state:N", title=None, scale=alt.Scale(domain=states, range=shapes)),
+        size=alt.Size("state:O", legend=None, scale=alt.Scale(domain=states, range=[320, 110])),
+        tooltip=_tooltips(
+            run="run", name="variant", size="kB:,.1f", accuracy="accuracy:.2%", latency="latency in ms:.3f"
+        ),
+    )
+    return _finish(chart, height=320)
 
 
 def lineage(graph: Lineage) -> Spec:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-import vl_convert
-
-from pipeline.report import texts
 from pipeline.report.sections import compression, data, evaluation, run, training, verdict
+from pipeline.report.templates import environment, vega_scripts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,15 +32,6 @@ _SECTIONS: tuple[tuple[str, str, Callable[[Facts], dict[str, Any] | None]], ...]
     ("Settings", "settings", run.settings),
 )
 
-_ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.PackageLoader("pipeline"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_ENVIRONMENT.filters.update(percent=texts.percent, kilobytes=texts.kilobytes, number=texts.number)
-
 
 @dataclasses.dataclass(frozen=True)
 class _Section:
@@ -67,14 +54,8 @@ def render(facts: Facts) -> str:
         The HTML, which holds scripts, styles and pictures itself.
     """
     sections = [section for section in (_draw(facts, *each) for each in _SECTIONS) if section]
-    template = _ENVIRONMENT.get_template("report/page.html.j2")
+    template = environment().get_template("report/page.html.j2")
     return template.render(sections=sections, scripts=vega_scripts(), **verdict.verdict(facts))
-
-
-@functools.cache
-def vega_scripts() -> str:
-    """Returns Vega, Vega-Lite and Vega-Embed as one JavaScript module, which vl-convert carries; 0.9 MB."""
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
 
 
 def _draw(facts: Facts, title: str, name: str, arrange: Callable[[Facts], dict[str, Any] | None]) -> _Section | None:
@@ -82,10 +63,10 @@ def _draw(facts: Facts, title: str, name: str, arrange: Callable[[Facts], dict[s
         context = arrange(facts)
         if context is None:
             return None
-        html = _ENVIRONMENT.get_template(f"report/{name}.html.j2").render(context)
+        html = environment().get_template(f"report/{name}.html.j2").render(context)
     except Exception as error:
         # Any: a report with a gap is worth more than none.
         _logger.exception("the report's section %s cannot be drawn", title)
         reason = f"{type(error).__name__}: {error}"
-        html = _ENVIRONMENT.get_template("report/gap.html.j2").render(reason=reason)
+        html = environment().get_template("report/gap.html.j2").render(reason=reason)
     return _Section(name, title, html)

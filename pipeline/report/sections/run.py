@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from components.release_gate.engine import FIDELITY
 from pipeline.config import PipelineSettings
 from pipeline.ladder_table import HEADINGS, ladder_rows
 from pipeline.report import charts
 from pipeline.report.chart import Chart
+from pipeline.report.comparison import flat_settings
+from pipeline.report.evaluations import find_evaluation
 from pipeline.report.sections.training import how_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from pipeline.report.facts import Facts
 
 _RUNGS = (
@@ -27,7 +28,16 @@ def mistakes(facts: Facts) -> dict[str, Any] | None:
     """Arranges the photos that the shipped model gets wrong; None if nothing was evaluated."""
     if not facts.summary["shipped"]:
         return None
-    return {"mistakes": facts.mistakes, "lost": facts.lost, "missing": facts.missing.get("mistakes")}
+    measured = find_evaluation(facts.summary, FIDELITY, "tflite")
+    classes = measured["slices"].get("class", {}).values() if measured else ()
+    return {
+        "mistakes": facts.mistakes,
+        "lost": facts.lost,
+        "lost_count": sum(each["only_baseline_right"] or 0 for each in classes),
+        "gained_count": sum(each["only_candidate_right"] or 0 for each in classes),
+        "evaluated": measured is not None,
+        "missing": facts.missing.get("mistakes"),
+    }
 
 
 def gates(facts: Facts) -> dict[str, Any] | None:
@@ -95,15 +105,6 @@ def settings(facts: Facts) -> dict[str, Any] | None:
     used = facts.summary["settings"]
     if not used:
         return None
-    defaults = dict(_flat(PipelineSettings().model_dump(mode="json")))
-    rows = [(key, value, key in defaults and defaults[key] != value) for key, value in _flat(used)]
+    defaults = dict(flat_settings(PipelineSettings().model_dump(mode="json")))
+    rows = [(key, value, key in defaults and defaults[key] != value) for key, value in flat_settings(used)]
     return {"rows": rows, "changed": [row for row in rows if row[2]]}
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields every setting of a tree with its full key."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
