@@ -17,6 +17,7 @@ _INK, _SOFT, _LINE, _ACCENT, _SECOND, _BAD = (
 )
 # From fast to slow; each can be told from white and from black.
 _LATENCY_RANGE = ("#0f9d76", "#e0a100", "#d1462f")
+_LOG = alt.Scale(type="log", nice=False, padding=25)
 _ROW_HEIGHT = 22
 _LAYER_HEIGHT = 44
 
@@ -140,7 +141,7 @@ def pareto(
         floor: The budget's lowest accuracy; None if it is not known.
     """
     on_frontier = [variant for variant in variants if variant["name"] in frontier]
-    x = alt.X("size:Q", title=axis, axis=alt.Axis(tickCount=5), scale=alt.Scale(type="log", nice=False, padding=25))
+    x = alt.X("size:Q", title=axis, axis=alt.Axis(tickCount=5), scale=_LOG)
     y = alt.Y(
         "accuracy:Q", title="validation accuracy", axis=alt.Axis(format=".1%"), scale=alt.Scale(zero=False, padding=15)
     )
@@ -256,7 +257,7 @@ def two_paretos(variants: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> S
         runs: Names of the runs.
     """
     states, shapes = ("shipped", "not shipped"), ("diamond", "circle")
-    x = alt.X("size:Q", title="deflated, kB", axis=alt.Axis(tickCount=5), scale=alt.Scale(type="log", padding=25))
+    x = alt.X("size:Q", title="deflated, kB", axis=alt.Axis(tickCount=5), scale=_LOG)
     y = alt.Y("accuracy:Q", title="validation accuracy", axis=alt.Axis(format=".1%"), scale=alt.Scale(zero=False))
     points = alt.Chart(_data(variants)).mark_point(filled=True, opacity=0.85, stroke=_INK, strokeWidth=1)
     chart = points.encode(

@@ -24,7 +24,7 @@ class Row:
     Attributes:
         name: What it is.
         values: Of the first and of the second run; a dash where it has none.
-        difference: Second less first; "" where that says nothing.
+        difference: Second less first, or "same"; "" where that says nothing.
     """
 
     name: str
@@ -98,7 +98,7 @@ def read_run(name: str, output: Path) -> dict[str, Any]:
     Raises:
         UserError: There is no such run, or its summary cannot be read.
     """
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         file = Workspace(Path(name)).summary_file
         if not file.exists():
             raise UserError(f"{name}: no run has finished there; start one with trimline run --output {name}")
@@ -155,6 +155,8 @@ def _value(figure: _Figure, summary: Mapping[str, Any]) -> Any:
 
 def _difference(first: float, second: float, unit: str) -> str:
     change = second - first
+    if not change:
+        return "same"
     if unit == "points":
         return f"{100 * change:+.2f} points"
     if unit == "share":
@@ -178,7 +180,7 @@ def _class_rows(both: tuple[Mapping[str, Any], Mapping[str, Any]]) -> list[Row]:
         Row(
             name,
             (_accuracy(first.get(name)), _accuracy(second.get(name))),
-            f"{100 * changes[name]:+.2f} points" if name in changes else "",
+            _difference(first[name], second[name], "points") if name in changes else "",
         )
         for name in names
     ]
