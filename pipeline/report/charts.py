@@ -18,6 +18,7 @@ _INK, _SOFT, _LINE, _ACCENT, _SECOND, _BAD = (
 # From fast to slow; each can be told from white and from black.
 _LATENCY_RANGE = ("#0f9d76", "#e0a100", "#d1462f")
 _LOG = alt.Scale(type="log", nice=False, padding=25)
+_SHIPPED_LARGER = alt.condition("datum.state === 'shipped'", alt.value(320), alt.value(110))
 _ROW_HEIGHT = 22
 _LAYER_HEIGHT = 44
 
@@ -158,7 +159,7 @@ def pareto(
         points.mark_point(filled=True, opacity=1, stroke=_INK, strokeWidth=1).encode(
             color=alt.Color("latency:Q", title="latency, ms", scale=alt.Scale(range=_LATENCY_RANGE)),
             shape=alt.Shape("state:N", title=None, scale=alt.Scale(domain=states, range=shapes)),
-            size=alt.Size("state:O", legend=None, scale=alt.Scale(domain=states, range=[320, 110, 110])),
+            size=_SHIPPED_LARGER,
             tooltip=_tooltips(
                 name="variant", size="kB:,.1f", accuracy="accuracy:.2%", latency="latency in ms:.3f", zeros="zeros:.0%",
                 state="budget",
@@ -265,7 +266,7 @@ def two_paretos(variants: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> S
         y=y,
         color=_two_colours("run", runs),
         shape=alt.Shape("state:N", title=None, scale=alt.Scale(domain=states, range=shapes)),
-        size=alt.Size("state:O", legend=None, scale=alt.Scale(domain=states, range=[320, 110])),
+        size=_SHIPPED_LARGER,
         tooltip=_tooltips(
             run="run", name="variant", size="kB:,.1f", accuracy="accuracy:.2%", latency="latency in ms:.3f"
         ),

@@ -181,6 +181,10 @@ def test_a_push_elsewhere_serves_the_same_bytes(digits, tmp_path):
     assert "no earlier release" in refused.stderr
 
 
+def _report(out: Path) -> str:
+    return (out / "report" / "index.html").read_text()
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """Runs on photos with some damage among them."""
@@ -203,6 +207,8 @@ def test_a_users_photos_are_learned_and_bad_files_quarantined_by_name(photos):
     assert (images["read"], images["used"], images["quarantined"]) == (122, 120, 2)
     assert {item["path"] for item in images["quarantine"]} == {"lying/broken.jpg", "standing/page.jpg"}
     assert "122 read, 120 used, 2 quarantined" in result.stdout
+    page = _report(out)
+    assert all(f'{item["path"]}</code></th><td class="text">{item["reason"]}' in page for item in images["quarantine"])
 
 
 def test_what_was_deleted_is_pushed_again(photos):
@@ -223,6 +229,8 @@ def test_a_gate_that_is_not_met_refuses_and_pushes_nothing(photos):
     assert result.returncode == 3, result.stdout + result.stderr
     assert "refused by the fidelity and the release gate; saved_model, gate.min_accuracy:" in result.stderr
     assert read_summary(out)["status"] == "refused"
+    assert "Not shipped" in _report(out)
+    assert "This model was not released" in (out / "report" / "model_card.md").read_text()
     assert sorted((out / "pushed").rglob("*")) == before
 
 
@@ -235,6 +243,9 @@ def test_too_many_bad_files_stop_the_run_with_one_line(tmp_path):
     assert result.stderr.count("\n") == 1
     assert "8 of 20" in result.stderr
     assert "data.max_quarantined" in result.stderr
+    page = _report(tmp_path / "out")
+    assert "The run failed" in page
+    assert "8 of 20" in page
     assert not (tmp_path / "out" / "pushed").exists()
 
 

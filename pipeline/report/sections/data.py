@@ -50,9 +50,8 @@ def _classes(splits: Mapping[str, Mapping[str, int]]) -> list[tuple[str, list[in
 def _balance(splits: Mapping[str, Mapping[str, int]]) -> Chart:
     totals = [total for _, _, total in _classes(splits)]
     named = len(totals) <= _NAMED_CLASSES
-    caption = "Photos of each class."
-    if totals:
-        caption = f"Photos of each class: {min(totals):,} to {max(totals):,}."
+    least, most = min(totals, default=0), max(totals, default=0)
+    caption = f"Photos of each class: {least:,}" + (f" to {most:,}." if most > least else ".")
     return Chart("class-balance", charts.class_balance(splits, named=named), caption)
 
 

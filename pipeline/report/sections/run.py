@@ -10,7 +10,7 @@ from pipeline.ladder_table import HEADINGS, ladder_rows
 from pipeline.report import charts
 from pipeline.report.chart import Chart
 from pipeline.report.comparison import flat_settings
-from pipeline.report.evaluations import find_evaluation
+from pipeline.report.evaluations import confusions, find_evaluation
 from pipeline.report.sections.training import how_text
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def mistakes(facts: Facts) -> dict[str, Any] | None:
     classes = measured["slices"].get("class", {}).values() if measured else ()
     return {
         "mistakes": facts.mistakes,
+        "wrong_count": sum(confusion.photos for confusion in confusions(measured)) if measured else 0,
         "lost": facts.lost,
         "lost_count": sum(each["only_baseline_right"] or 0 for each in classes),
         "gained_count": sum(each["only_candidate_right"] or 0 for each in classes),
@@ -73,10 +74,11 @@ def ladder(facts: Facts) -> dict[str, Any] | None:
 
 
 def lineage(facts: Facts) -> dict[str, Any] | None:
-    """Arranges what was made from what; None if the metadata store could not be read."""
+    """Arranges what was made from what; None if nothing is known of it."""
     graph = facts.lineage
     if not graph:
-        return {"charts": [], "artifacts": [], "missing": facts.missing.get("lineage")}
+        reason = facts.missing.get("lineage")
+        return {"charts": [], "artifacts": [], "missing": reason} if reason else None
     caption = (
         "Squares are components, circles are artifacts with their ids in metadata.db; everything is made from what "
         "stands above it."
