@@ -376,6 +376,14 @@ _CONFIG = {
         "labelLimit": 160,
     },
     "axisY": {"grid": False},
-    "legend": {"labelColor": _INK, "titleColor": _INK, "orient": "top", "labelFontSize": 12, "titleFontSize": 12},
+    "legend": {
+        "labelColor": _INK,
+        "titleColor": _INK,
+        "orient": "top",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "symbolBaseFillColor": _SOFT,
+        "symbolBaseStrokeColor": _SOFT,
+    },
     "text": {"fontSize": 12},
 }

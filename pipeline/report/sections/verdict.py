@@ -63,8 +63,8 @@ def _agreed(facts: Facts) -> str:
     shipped, gates = facts.summary["shipped"], facts.summary["gates"]
     passed = sum(check["verdict"] == "passed" for check in gates["checks"])
     return (
-        f"{passed} {'check' if passed == 1 else 'checks'} passed. Of {len(facts.summary['variants'])} variants, {shipped['name']} is the smallest "
-        "inside the budget, and of equally small ones the most accurate."
+        f"{passed} {'check' if passed == 1 else 'checks'} passed. Of {len(facts.summary['variants'])} variants, "
+        f"{shipped['name']} is the smallest inside the budget, and of equally small ones the most accurate."
     )
 
 
