@@ -7,6 +7,8 @@
 
 READY := .venv/.ready
 BIN := .venv/bin
+# A file of tests stays in one process, which makes what its tests share once. Each process may take 3 GB.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: run test unit lint format setup lock
 
@@ -14,10 +16,10 @@ run: $(READY)
 	@$(BIN)/trimline run
 
 test: lint
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 unit: $(READY)
-	@$(BIN)/python -m pytest -m "not e2e and not component"
+	@$(PYTEST) -m "not e2e and not component"
 
 lint: $(READY)
 	@$(BIN)/ruff check --quiet

@@ -70,7 +70,7 @@ def _fine_tuning(model: keras.Model, settings: PipelineSettings, examples: str, 
     from trainer_module.checkpoints import fingerprint
 
     weights = hashlib.sha256(b"".join(weights.tobytes() for weights in model.get_weights())).hexdigest()
-    own = fingerprint(settings.training().model_dump(mode="json"), settings.compression.model_dump(), weights, examples)
+    own = fingerprint(settings.training().model_dump(mode="json"), settings.compression.causes(), weights, examples)
     return FineTuning(settings.training(), checkpoints=str(workspace.compression_checkpoints / own))
 
 

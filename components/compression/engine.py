@@ -179,7 +179,8 @@ def compress(
         "selected": chosen,
         "seconds": time.perf_counter() - start,
     }
-    store.clear()
+    if job.tuner is None or not job.tuner.is_short_of_time:
+        store.clear()
     return Result(selected.model, selected, report)
 
 

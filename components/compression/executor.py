@@ -84,7 +84,7 @@ class Executor(base_executor.BaseExecutor):
                 splits,
                 settings,
                 variants,
-                fine_tuning=_fine_tuning(input_dict, training, exec_properties),
+                fine_tuning=_fine_tuning(input_dict, settings, training, exec_properties),
                 class_names=names,
                 seed=training.seed or 0,
             )
@@ -126,10 +126,14 @@ def _patterns(inputs: Mapping[str, list[Artifact]], split: str) -> list[str]:
 
 
 def _fine_tuning(
-    inputs: Mapping[str, list[Artifact]], training: TrainingSettings, exec_properties: Mapping[str, Any]
+    inputs: Mapping[str, list[Artifact]],
+    settings: CompressionSettings,
+    training: TrainingSettings,
+    exec_properties: Mapping[str, Any],
 ) -> FineTuning:
     own = fingerprint(
-        {name: exec_properties[name] for name in ("settings", "training", "version")},
+        settings.causes(),
+        {name: exec_properties[name] for name in ("training", "version")},
         [artifact.uri for artifacts in inputs.values() for artifact in artifacts],
     )
     return FineTuning(training, _trainers_acceleration(inputs), f"{exec_properties['checkpoints']}/compression-{own}")

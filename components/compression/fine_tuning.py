@@ -44,6 +44,7 @@ class FineTuner:
             that are rounded afterwards, so these steps are in float32.
         store: Where finished work is kept.
         deadline: Value of `time.monotonic` after which no fine-tuning begins.
+        is_short_of_time: Whether a fine-tuning was left out for want of time.
     """
 
     settings: CompressionSettings
@@ -53,6 +54,7 @@ class FineTuner:
     how: Acceleration
     store: Store
     deadline: float = math.inf
+    is_short_of_time: bool = False
     _seconds_per_epoch: float = 0.0
 
     def __post_init__(self) -> None:
@@ -142,7 +144,8 @@ class FineTuner:
 
     def _require_time(self, name: str) -> None:
         if time.monotonic() + self._seconds_per_epoch * self.epochs > self.deadline:
+            self.is_short_of_time = True
             raise VariantError(
                 f"no time was left to fine-tune {name}: compression.time_budget_s={self.settings.time_budget_s:g}; "
-                "raise it, or run again: what is finished is kept"
+                "run again with more: what is finished is kept"
             )
