@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.workspace import Workspace
-from trainer_module import features
+from trainer_module import features, progress
 from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def run(workspace: Workspace, model_path: Path, *, allow_code: bool = False) -> 
     run_pipeline(settings, workspace, last_component="Transform")
     splits, names, examples = _transformed(workspace, settings)
     _require_classes(model, known_names, names, model_path)
-    partial = workspace.compressed.with_suffix(".partial")
+    partial = workspace.compressed_partial
     shutil.rmtree(partial, ignore_errors=True)
     variants = partial / VARIANTS_DIRECTORY
     variants.mkdir(parents=True)
@@ -182,4 +182,5 @@ if __name__ == "__main__":
 
     logging.basicConfig(level=logging.INFO)
     target = Workspace(Path(sys.argv[1]))
-    sys.exit(report_outcome(target, lambda: run(target, Path(sys.argv[2]), allow_code=ALLOW_CODE in sys.argv[3:])))
+    with progress.kept_in(target.progress_file):
+        sys.exit(report_outcome(target, lambda: run(target, Path(sys.argv[2]), allow_code=ALLOW_CODE in sys.argv[3:])))

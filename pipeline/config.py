@@ -238,11 +238,11 @@ def _describe(path: list[str]) -> str:
     if not path:
         return ""
     field = _group_at(path[:-1]).model_fields[path[-1]]
-    valid = f" Valid: {_range(field)}." if _range(field) else ""
+    valid = f" Valid: {field_range(field)}." if field_range(field) else ""
     return f"{valid} {path[-1]}: {field.description}" if field.description else valid
 
 
-def _range(field: FieldInfo) -> str:
+def field_range(field: FieldInfo) -> str:
     """Says what the numeric bounds of a field allow, for example "1 to 10000" or "0 to below 1"."""
     kinds = ("ge", "gt", "le", "lt")
     bounds = {kind: getattr(item, kind) for item in field.metadata for kind in kinds if hasattr(item, kind)}

@@ -19,9 +19,11 @@ from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
     from typing import IO
 
     from pipeline.progress import Progress
+    from pipeline.terminal import Terminal
     from pipeline.workspace import Workspace
 
 _ENVIRONMENT = {
@@ -39,19 +41,20 @@ _LONGEST_OUTCOME = 65_536
 
 
 class Interrupted(BaseException):
-    """The run was stopped; the message says how to go on.
+    """A command was stopped; the message says what is kept of it.
 
     Attributes:
         signal: What stopped it: SIGINT, which is Ctrl-C, SIGTERM or SIGHUP.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
         """Creates the exception.
 
         Args:
+            message: For the user.
             number: Number of the signal.
         """
-        super().__init__("stopped; finished components and epochs are kept: run the same command again to go on")
+        super().__init__(message)
         self.signal = number
 
 
@@ -59,12 +62,12 @@ class RunError(Exception):
     """A run that failed for no fault of the user; the log has the details."""
 
 
-def run_to_end(workspace: Workspace, progress: Progress, lock: IO[str]) -> dict[str, Any]:
+def run_to_end(workspace: Workspace, terminal: Terminal, lock: IO[str]) -> dict[str, Any]:
     """Runs the pipeline of a prepared workspace.
 
     Args:
         workspace: Its settings file says what to run.
-        progress: Is told what is happening.
+        terminal: Shows what is happening.
         lock: The workspace's lock.
 
     Returns:
@@ -74,11 +77,25 @@ def run_to_end(workspace: Workspace, progress: Progress, lock: IO[str]) -> dict[
         UserError, Interrupted, RunError: See `run_module`.
     """
     known = set(_runs(workspace))
-    run_module("pipeline.local_runner", workspace, lock, lambda: _report(workspace, known, progress))
+    with terminal.progress() as progress:
+        run_module(
+            "pipeline.local_runner",
+            workspace,
+            lock,
+            terminal.following(workspace.log_file, lambda: _report(workspace, known, progress)),
+            kept="finished components, epochs and fine-tunings",
+        )
     return json.loads(workspace.summary_file.read_text(encoding="utf-8"))
 
 
-def run_module(module: str, workspace: Workspace, lock: IO[str], poll: Callable[[], None], *arguments: str) -> None:
+def run_module(
+    module: str,
+    workspace: Workspace,
+    lock: IO[str],
+    poll: Callable[[], None],
+    *arguments: str,
+    kept: str = "finished components",
+) -> None:
     """Runs a module on a workspace in a process of its own.
 
     TFX and TensorFlow write straight to the process's file descriptors; in a process of its own that goes to the log.
@@ -89,15 +106,18 @@ def run_module(module: str, workspace: Workspace, lock: IO[str], poll: Callable[
         lock: The workspace's lock, which the process holds until it has come to its end, too.
         poll: Is called several times a second, and once more at the end.
         *arguments: Of the module, after the workspace's root.
+        kept: What the same command need not do again after it was stopped.
 
     Raises:
         UserError: If it failed by a mistake that the user can mend.
         Interrupted: If the user pressed Ctrl-C, or the system asked it to end.
         RunError: If it failed otherwise.
     """
+    for left_over in (workspace.progress_file, workspace.graph_file, workspace.trouble_file):
+        left_over.unlink(missing_ok=True)
     alive, held = os.pipe()
     outcome, told = os.pipe()
-    with _closing(held, outcome), _signals_raise(), workspace.log_file.open("wb") as log:
+    with _closing(held, outcome), _signals_raise(f"stopped; {kept} are kept"), workspace.log_file.open("wb") as log:
         with _closing(alive, told):
             process = subprocess.Popen(
                 [sys.executable, "-m", module, str(workspace.root), *arguments],
@@ -127,11 +147,11 @@ def _closing(*files: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals_raise() -> Iterator[None]:
+def _signals_raise(message: str) -> Iterator[None]:
     """Lets the signals that ask a process to end raise Interrupted, so that it takes the run down with it."""
 
     def interrupt(number: int, _: object) -> None:
-        raise Interrupted(number)
+        raise Interrupted(message, number)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     for number, handler in before.items():
@@ -159,7 +179,9 @@ def _report(workspace: Workspace, known: set[str], progress: Progress) -> None:
     except _BUSY:
         # The run is writing at this very moment.
         return
-    progress.update(components, _training_progress(workspace))
+    graph = _read_json(workspace.graph_file)
+    if graph:
+        progress.update(components, graph, _read_json(workspace.progress_file))
 
 
 def _runs(workspace: Workspace) -> list[str]:
@@ -172,16 +194,17 @@ def _runs(workspace: Workspace) -> list[str]:
         return []
 
 
-def _training_progress(workspace: Workspace) -> dict[str, Any] | None:
-    files = sorted(workspace.pipeline_root.glob("Trainer/model_run/*/progress.json"), key=os.path.getmtime)
-    return json.loads(files[-1].read_text(encoding="utf-8")) if files else None
+def _read_json(file: Path) -> dict[str, Any]:
+    """Reads a file that is always whole, once it is there."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         process.wait(_SECONDS_TO_STOP)
-    except subprocess.TimeoutExpired:
+    # A second Ctrl-C is from somebody who does not want to wait.
+    except (subprocess.TimeoutExpired, Interrupted):
         process.kill()
         process.wait()
     # Only now those that it started: while it lived, it could have taken the death of one for a verdict on a model.

@@ -31,6 +31,7 @@ from trainer_module.acceleration import Acceleration
 from trainer_module.checkpoints import fingerprint
 from trainer_module.export import KERAS_MODEL_FILE, save_serving_model
 from trainer_module.preprocessing import class_names
+from trainer_module.progress import COMPRESSION, report
 from trainer_module.run import TRAINING_FILE
 from trainer_module.settings import TrainingSettings
 
@@ -100,6 +101,7 @@ def _write_outputs(
     inputs: Mapping[str, list[Artifact]],
     outputs: Mapping[str, list[Artifact]],
 ) -> None:
+    report(COMPRESSION, f"exporting {result.selected.name}")
     content = BundleContent(
         name=result.selected.name,
         model=result.selected.path,

@@ -14,7 +14,9 @@ import tf_keras as keras
 from components.compression.errors import VariantError
 from trainer_module import optimization
 from trainer_module.batches import Batches
+from trainer_module.callbacks import EpochProgress
 from trainer_module.distillation import DistilledModel
+from trainer_module.progress import COMPRESSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,6 +58,7 @@ class FineTuner:
     deadline: float = math.inf
     is_short_of_time: bool = False
     _seconds_per_epoch: float = 0.0
+    _work: str = ""
 
     def __post_init__(self) -> None:
         """Makes the batches, whose number the schedules of the stages depend on."""
@@ -90,6 +93,7 @@ class FineTuner:
             model.set_weights(kept)
             return
         self._require_time(name)
+        self._work = name
         work()
         self.store.save(name, model.get_weights())
 
@@ -121,7 +125,11 @@ class FineTuner:
             self._batches.training(0),
             epochs=self.epochs,
             steps_per_epoch=self._batches.steps,
-            callbacks=[keras.callbacks.TerminateOnNaN(), *callbacks],
+            callbacks=[
+                keras.callbacks.TerminateOnNaN(),
+                EpochProgress(COMPRESSION, f"fine-tuning {self._work}"),
+                *callbacks,
+            ],
             verbose=0,
         ).history
         self._seconds_per_epoch = (time.monotonic() - started) / self.epochs
