@@ -34,8 +34,14 @@ def report_outcome(workspace: Workspace, work: Callable[[], None]) -> int:
     except Exception:
         text = traceback.format_exc()
         logging.getLogger(__name__).exception("the run failed")
-        lines = _USER_ERROR_LINE.findall(text)
-        message = lines[-1] if lines else text.strip().splitlines()[-1]
-        workspace.outcome_file.write_text(json.dumps({"user_error": bool(lines), "message": message}))
-        return 2 if lines else 1
+        mistake = user_error(text)
+        message = mistake or text.strip().splitlines()[-1]
+        workspace.outcome_file.write_text(json.dumps({"user_error": bool(mistake), "message": message}))
+        return 2 if mistake else 1
     return 0
+
+
+def user_error(text: str) -> str | None:
+    """Returns the line that a stack trace has for the user; None if nothing that the user did is at fault."""
+    lines = _USER_ERROR_LINE.findall(text)
+    return lines[-1] if lines else None

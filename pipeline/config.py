@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from components.compression.settings import CompressionSettings
+from pipeline.kubeflow.settings import KubeflowSettings
 from serving.options import ServerOptions
 from trainer_module.errors import UserError
 from trainer_module.settings import AccelerationSettings, ModelSettings, Settings, TrainerSettings, TrainingSettings
@@ -108,6 +109,7 @@ class PipelineSettings(Settings):
     push: PushSettings = PushSettings()
     serving: ServingSettings = ServingSettings()
     beam: BeamSettings = BeamSettings()
+    kubeflow: KubeflowSettings = KubeflowSettings()
 
     def training(self) -> TrainingSettings:
         """Returns the part that the Trainer needs; `data.image_size` must be a number by then."""
