@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import load_settings
+from pipeline.kubeflow.cli import app as kubeflow_app
 from pipeline.quiet import library_noise_hidden
 from serving.errors import ServingError
 from trainer_module.errors import UserError
@@ -35,6 +36,7 @@ app = typer.Typer(
     "then [bold]trimline run --data photos/ --output out/[/bold]. "
     "Exit codes: 0 done and pushed, 2 bad input or settings, 3 finished but not blessed, 1 a bug.",
 )
+app.add_typer(kubeflow_app, name="kubeflow")
 
 DataOption = Annotated[
     Path | None,

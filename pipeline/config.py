@@ -192,7 +192,9 @@ def _explain(error: ErrorDetails, file: str | None) -> str:
         return f"unknown setting {'.'.join(location)}{where}; known here: {known}"
     description = _describe(_known_path(location))
     reason = error["msg"].removeprefix("Value error, ")
-    return f"setting {key} = {error['input']!r}{where}: {reason}.{description}"
+    # Who writes a secret's value instead of its name must not find it in the log.
+    value = "(not shown)" if key.startswith("kubeflow.secrets") else repr(error["input"])
+    return f"setting {key} = {value}{where}: {reason}.{description}"
 
 
 def _known_path(location: list[str]) -> list[str]:

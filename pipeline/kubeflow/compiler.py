@@ -40,6 +40,23 @@ _GIGABYTE = 10**9
 
 
 @dataclasses.dataclass(frozen=True)
+class Condition:
+    """A value of another task without which a task is skipped.
+
+    On a parameter, as the conditions of Kubeflow's own SDK are; TFX's look into artifacts.
+
+    Attributes:
+        producer: The other task.
+        output: Its output, a String.
+        value: What it must be.
+    """
+
+    producer: str
+    output: str
+    value: str
+
+
+@dataclasses.dataclass(frozen=True)
 class CompiledPipeline:
     """A pipeline as the backend takes it.
 
@@ -58,7 +75,11 @@ class CompiledPipeline:
 
 
 def compile_pipeline(
-    pipeline: tfx.dsl.Pipeline, settings: KubeflowSettings, image: str, uncached: Collection[str] = ()
+    pipeline: tfx.dsl.Pipeline,
+    settings: KubeflowSettings,
+    image: str,
+    uncached: Collection[str] = (),
+    conditions: Mapping[str, Condition] | None = None,
 ) -> CompiledPipeline:
     """Compiles a pipeline.
 
@@ -70,6 +91,7 @@ def compile_pipeline(
         settings: What pods get.
         image: Image of all pods, but those with accelerators if they have their own.
         uncached: Nodes that always run.
+        conditions: Condition of each node that has one.
 
     Raises:
         UserError: Naming the node that the backend would not run as it is meant.
@@ -89,6 +111,8 @@ def compile_pipeline(
         _set_retries(task, group_of(node, settings.resources))
         if node in uncached:
             task.caching_options.enable_cache = False
+    for node, condition in (conditions or {}).items():
+        _set_condition(spec, node, condition)
     deployment = json_format.ParseDict(
         json_format.MessageToDict(spec.deployment_spec), pipeline_spec_pb2.PipelineDeploymentConfig()
     )
@@ -115,6 +139,20 @@ def _mend_producers(
             producer = parameter.task_output_parameter.producer_task
             if producer not in tasks:
                 parameter.task_output_parameter.producer_task = producer.removesuffix(_TASK_SUFFIX)
+
+
+def _set_condition(spec: pipeline_spec_pb2.PipelineSpec, node: str, condition: Condition) -> None:
+    task = spec.root.dag.tasks[node]
+    producer = spec.components[spec.root.dag.tasks[condition.producer].component_ref.name]
+    text = pipeline_spec_pb2.ParameterType.STRING
+    producer.output_definitions.parameters[condition.output].parameter_type = text
+    definitions = spec.components[task.component_ref.name].input_definitions
+    definitions.parameters[condition.output].parameter_type = text
+    source = task.inputs.parameters[condition.output].task_output_parameter
+    source.producer_task, source.output_parameter_key = condition.producer, condition.output
+    if condition.producer not in task.dependent_tasks:
+        task.dependent_tasks.append(condition.producer)
+    task.trigger_policy.condition = f"inputs.parameter_values['{condition.output}'] == '{condition.value}'"
 
 
 def _set_retries(task: pipeline_spec_pb2.PipelineTaskSpec, group: GroupSettings) -> None:

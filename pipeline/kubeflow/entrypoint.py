@@ -131,5 +131,6 @@ def _map_value(value: struct_pb2.Value, change: Callable[[str], str]) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
+    # By force: TFX has set up logging of its own by now.
+    logging.basicConfig(level=logging.INFO, force=True)
     sys.exit(main(sys.argv[1:]))

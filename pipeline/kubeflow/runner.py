@@ -5,7 +5,9 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
-from pipeline.kubeflow.compiler import CompiledPipeline, compile_pipeline
+from components.release_gate.spec import BLESSED, VERDICT_KEY
+from pipeline.kubeflow.compiler import CompiledPipeline, Condition, compile_pipeline
+from pipeline.kubeflow.outcome import PUSHERS
 from pipeline.kubeflow.platform import SCRATCH
 from pipeline.local_runner import beam_arguments
 from trainer_module.architectures import require_input_size
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 # What they find changes without their inputs.
 _UNCACHED = ("DataFingerprint", "PushedBaseline")
+# A refusal shows as skipped pushes.
+_BLESSED = Condition("ReleaseGate", VERDICT_KEY, BLESSED)
 
 
 def compile_settings(settings: PipelineSettings) -> CompiledPipeline:
@@ -27,9 +31,6 @@ def compile_settings(settings: PipelineSettings) -> CompiledPipeline:
     Raises:
         UserError: Naming the setting that is missing, or that pods could not follow.
     """
-    # Only now: TFX, which is loaded by then, stands in for a module that TFDV misses.
-    from pipeline.create_pipeline import Abilities, Locations, create_pipeline
-
     kubeflow = settings.kubeflow
     image = _required("kubeflow.image", kubeflow.image, "the image that pods run, made from kubeflow/Dockerfile")
     root = _required(
@@ -40,17 +41,22 @@ def compile_settings(settings: PipelineSettings) -> CompiledPipeline:
             "data.image_size is auto, but the photos are not here to be looked at; set it, for example to 96"
         )
     require_input_size(settings.model.architecture, settings.data.image_size)
-    locations = Locations(
-        data=_on_volume("data.path", settings.data.path and str(settings.data.path), settings),
-        pipeline_root=root,
-        saved_model=_shared("push.saved_model_dir", settings.push.saved_model_dir, settings),
-        tflite=_shared("push.tflite_dir", settings.push.tflite_dir, settings),
-        checkpoints=_checkpoints(settings),
-    )
+    places = {
+        "data": _on_volume("data.path", str(settings.data.path or ""), settings),
+        "saved_model": _shared("push.saved_model_dir", settings.push.saved_model_dir, settings),
+        "tflite": _shared("push.tflite_dir", settings.push.tflite_dir, settings),
+        "checkpoints": _checkpoints(settings),
+    }
+    # Only now: TFX, which is loaded by then, stands in for a module that TFDV misses.
+    from pipeline.create_pipeline import Abilities, Locations, create_pipeline
+
     pipeline = create_pipeline(
-        settings, locations, beam_arguments(settings), abilities=Abilities(drivers=False, resolvers=False)
+        settings,
+        Locations(pipeline_root=root, **places),
+        beam_arguments(settings),
+        abilities=Abilities(drivers=False, resolvers=False),
     )
-    return compile_pipeline(pipeline, kubeflow, image, _UNCACHED)
+    return compile_pipeline(pipeline, kubeflow, image, _UNCACHED, dict.fromkeys(PUSHERS, _BLESSED))
 
 
 def _required(key: str, value: str | None, what: str) -> str:

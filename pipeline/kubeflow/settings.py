@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from trainer_module.settings import Settings
 
@@ -13,13 +13,29 @@ from trainer_module.settings import Settings
 OBJECT_STORES = ("minio://", "s3://", "gs://")
 NVIDIA_GPU = "nvidia.com/gpu"
 
-_QUANTITY = r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?"
-_DNS_NAME = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+_DNS_NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 
-# Kubernetes' notation of amounts and of names; a value of another form is one that the cluster would refuse later.
-Quantity = Annotated[str, StringConstraints(pattern=rf"^{_QUANTITY}$")]
-Name = Annotated[str, StringConstraints(pattern=rf"^{_DNS_NAME}$", max_length=253)]
-MountPath = Annotated[str, StringConstraints(pattern=r"^/[^:]*$")]
+
+def _matches(pattern: str, what: str) -> AfterValidator:
+    """Requires a form that the cluster would refuse the lack of, only later."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"must be {what}")
+        return value
+
+    return AfterValidator(check)
+
+
+Quantity = Annotated[
+    str,
+    _matches(r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?", "an amount as Kubernetes writes it, such as 2, 500m or 8Gi"),
+]
+Name = Annotated[
+    str,
+    _matches(_DNS_NAME, "the name of an object in the cluster: lower-case letters, digits, - and . (no value of it)"),
+]
+MountPath = Annotated[str, _matches(r"/[^:\s]+", "an absolute path")]
 
 
 class Toleration(Settings):
@@ -97,10 +113,10 @@ class SecretSettings(Settings):
         if not self.env and self.mount_path is None:
             raise ValueError(f"secret {self.name} needs env ({{key: VARIABLE}}) or mount_path")
         for key, variable in self.env.items():
-            if not re.fullmatch(r"[-._A-Za-z0-9]+", key) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+            if not re.fullmatch(r"[-._A-Za-z0-9]+", key) or not re.fullmatch(r"[A-Z_][A-Z0-9_]*", variable):
                 raise ValueError(
-                    f"secret {self.name}: env maps a key of the Secret to the name of a variable, {{key: VARIABLE}}; "
-                    "what the Secret holds stays in the cluster"
+                    f"secret {self.name}: env maps a key of the Secret to the name of a variable in upper case, "
+                    "{key: VARIABLE}; what the Secret holds stays in the cluster"
                 )
         return self
 
@@ -133,6 +149,17 @@ class KubeflowSettings(Settings):
     host: str | None = Field(None, description="Address of the Kubeflow Pipelines API, for submit and status.")
     namespace: str | None = Field(None, description="Namespace of the runs, on a Kubeflow with several users.")
     experiment: str = Field("trimline", description="Experiment that runs are filed under.")
+
+    @field_validator("volumes")
+    @classmethod
+    def _each_claim_once(cls, value: list[VolumeSettings]) -> list[VolumeSettings]:
+        for what in ("claim", "mount_path"):
+            names = [getattr(volume, what) for volume in value]
+            if len(set(names)) < len(names):
+                raise ValueError(
+                    f"the same {what} is given twice; the backend makes a volume of each, which is refused"
+                )
+        return value
 
     @field_validator("image", "gpu_image")
     @classmethod

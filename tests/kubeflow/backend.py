@@ -22,7 +22,7 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from tests.kubeflow.object_store import ObjectStore
-from tests.kubeflow.pod import Pod
+from tests.kubeflow.pod import Pod, give_away
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,7 +42,6 @@ class Task:
     attempts: int = 0
     artifacts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
-    seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,14 +65,16 @@ class Backend:
         self.store = ObjectStore(root / "store")
         self._root = root
         self._claims = claims
+        for directory in claims.values():
+            give_away(directory)
         self._numbers = itertools.count(1)
         self._cache: dict[str, Task] = {}
         self._lock = threading.Lock()
 
-    def run(self, package: str, dooms: Mapping[str, Doom] | None = None) -> Run:
-        """Runs an uploaded package to its end, two tasks at a time."""
+    def run(self, package: str, dooms: Mapping[str, Doom] | None = None, last_task: str | None = None) -> Run:
+        """Runs an uploaded package, two tasks at a time, to its end or as far as one task needs."""
         run = Run(self, package, dooms or {})
-        run.to_end()
+        run.to_end(last_task)
         return run
 
     def publish(self, artifacts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -110,6 +111,7 @@ class Run:
 
     def __init__(self, backend: Backend, package: str, dooms: Mapping[str, Doom]) -> None:
         self._backend = backend
+        self.store = backend.store
         spec, platform = yaml.safe_load_all(package)
         self._spec = spec
         self._platform = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
@@ -118,9 +120,10 @@ class Run:
         self.tasks: dict[str, Task] = {}
         self.logs: dict[str, str] = {}
 
-    def to_end(self) -> None:
+    def to_end(self, last_task: str | None) -> None:
         """Runs every task whose producers ran."""
-        waiting = dict(self._spec["root"]["dag"]["tasks"])
+        tasks = self._spec["root"]["dag"]["tasks"]
+        waiting = dict(tasks) if last_task is None else {name: tasks[name] for name in _needed(tasks, last_task)}
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             running: dict[concurrent.futures.Future[Task], str] = {}
             while waiting or running:
@@ -262,6 +265,10 @@ class Run:
 
 def _upstream(task: dict[str, Any]) -> set[str]:
     return set(task.get("dependentTasks", []))
+
+
+def _needed(tasks: Mapping[str, Any], name: str) -> set[str]:
+    return {name}.union(*(_needed(tasks, producer) for producer in _upstream(tasks[name])))
 
 
 def _local_path(uri: str) -> str:

@@ -65,7 +65,7 @@ class Pod:
         Returns:
             The exit status; that of a signal is negative.
         """
-        _give_away(self.scratch)
+        give_away(self.scratch)
         script = self.scratch / "pod.sh"
         script.write_text(self._script(command))
         with log.open("wb") as output:
@@ -118,7 +118,7 @@ def _bind(source: Path | str, root: Path, target: str, *, read_only: bool) -> st
     return f"mkdir -p {shlex.quote(inside)} && mount --rbind {shlex.quote(str(source))} {shlex.quote(inside)}{options}"
 
 
-def _give_away(directory: Path) -> None:
+def give_away(directory: Path) -> None:
     """Makes the pod's user own what it may write to, as an emptyDir volume is."""
     if os.getuid() == 0:
         subprocess.run(["chown", "-R", f"{USER}:{USER}", directory], check=True)
