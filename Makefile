@@ -3,12 +3,13 @@
 # make unit     only the tests that take less than two minutes
 # make setup    only makes .venv
 # make lock     rebuilds requirements.lock from pyproject.toml
+# make image-lock  rebuilds the locks of the container images from requirements.lock
 # make format   formats the code
 
 READY := .venv/.ready
 BIN := .venv/bin
 
-.PHONY: run test unit lint format setup lock
+.PHONY: run test unit lint format setup lock image-lock
 
 run: $(READY)
 	@$(BIN)/trimline run
@@ -41,3 +42,12 @@ lock: $(READY)
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header $(if $(UPGRADE),--upgrade) --quiet --output-file .venv/new.lock
 	@cp .venv/new.lock requirements.lock
+	@$(MAKE) --no-print-directory image-lock
+
+# What the images of kubeflow/Dockerfile hold: the same versions, without the tools of developers; CUDA for the GPU one.
+image-lock: $(READY)
+	@for target in cpu gpu; do \
+		$(BIN)/uv pip compile pyproject.toml $$([ $$target = cpu ] || echo --extra gpu) --constraint requirements.lock \
+			--python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --no-annotate \
+			--output-file kubeflow/requirements-$$target.lock || exit 1; \
+	done

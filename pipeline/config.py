@@ -177,9 +177,12 @@ def _assign(tree: dict[str, Any], assignment: str) -> None:
     *parents, name = key.strip().split(".")
     node = tree
     for parent in parents:
-        node = node.setdefault(parent, {})
-        if not isinstance(node, dict):
+        group = node.get(parent, {})
+        if not isinstance(group, dict):
             raise UserError(f"--set {assignment}: {parent} is a value, not a group of settings")
+        # A copy, because an anchor of the file puts the same group in several places.
+        node[parent] = dict(group)
+        node = node[parent]
     node[name] = value
 
 

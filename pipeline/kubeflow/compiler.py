@@ -120,7 +120,8 @@ def compile_pipeline(
         node: spec.components[task.component_ref.name].executor_label for node, task in spec.root.dag.tasks.items()
     }
     for node, executor in executors.items():
-        _set_container(deployment.executors[executor].container, group_of(node, settings.resources))
+        if deployment.executors[executor].HasField("container"):
+            _set_container(deployment.executors[executor].container, group_of(node, settings.resources))
     json_format.ParseDict(json_format.MessageToDict(deployment), spec.deployment_spec)
     compiled = CompiledPipeline(spec, platform_spec(settings, executors))
     check(compiled.spec, compiled.platform)
