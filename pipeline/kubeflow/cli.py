@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -64,18 +65,23 @@ def submit(
     """Uploads the pipeline to the server at kubeflow.host, starts a run, and follows it to its end."""
     from pipeline.kubeflow.client import KubeflowClient
     from pipeline.kubeflow.outcome import was_pushed
+    from pipeline.kubeflow.package import without_cache
 
     settings = load_settings(config, tuple(assignments or ())).kubeflow
     if package is not None and not package.is_file():
         raise UserError(f"{package}: no such file; write it with trimline kubeflow compile")
     with tempfile.TemporaryDirectory() as scratch:
         # The server tells formats apart by the name.
-        compiled = package or Path(scratch) / "pipeline.yaml"
+        uploaded = Path(scratch) / "pipeline.yaml"
         client = KubeflowClient(settings)
         if package is None:
-            _compile(config, assignments, compiled)
+            _compile(config, assignments, uploaded)
+        else:
+            shutil.copyfile(package, uploaded)
+        if not cache:
+            uploaded.write_text(without_cache(uploaded.read_text(encoding="utf-8")), encoding="utf-8")
         name = f"trimline-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}"
-        run_id = client.submit(compiled, "trimline", name, cache=cache)
+        run_id = client.submit(uploaded, "trimline", name)
     typer.echo(f"Run {run_id} ({name})")
     if not follow:
         return

@@ -16,6 +16,7 @@ import tenacity
 import urllib3
 from kfp.client import Client
 
+from pipeline.kubeflow.outcome import CANCELED, FAILED, SKIPPED, SUCCEEDED
 from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from pipeline.kubeflow.settings import KubeflowSettings
 
 TOKEN_VARIABLE = "TRIMLINE_KUBEFLOW_TOKEN"  # noqa: S105 (the name of a variable)
-SUCCEEDED, SKIPPED, FAILED = "SUCCEEDED", "SKIPPED", "FAILED"
-_ENDED = (SUCCEEDED, SKIPPED, FAILED, "CANCELED")
+_ENDED = (SUCCEEDED, SKIPPED, FAILED, CANCELED)
 _POLL_SECONDS = 2.0
 # A server that is being replaced is back within minutes; a run takes hours.
 _PATIENCE_SECONDS = 300.0
@@ -83,14 +83,13 @@ class KubeflowClient:
             _ask_for_health(settings.host, token)
             self._client = Client(host=settings.host, namespace=settings.namespace or "kubeflow", existing_token=token)
 
-    def submit(self, package: Path, pipeline_name: str, run_name: str, *, cache: bool) -> str:
+    def submit(self, package: Path, pipeline_name: str, run_name: str) -> str:
         """Uploads a compiled pipeline as a new version and starts a run of it.
 
         Args:
             package: The compiled pipeline.
             pipeline_name: Name that its versions are filed under.
             run_name: Name of the version and of the run.
-            cache: Take results of earlier runs where inputs and parameters are the same.
 
         Returns:
             The run's id.
@@ -108,7 +107,7 @@ class KubeflowClient:
                 run_name,
                 pipeline_id=pipeline_id,
                 version_id=version.pipeline_version_id,
-                enable_caching=None if cache else False,
+                pipeline_root=settings.pipeline_root,
                 service_account=settings.service_account,
             )
         return run.run_id

@@ -9,6 +9,8 @@ from pipeline.launch import RunError
 if TYPE_CHECKING:
     from pipeline.kubeflow.client import RunState
 
+# States, as the API names them.
+SUCCEEDED, SKIPPED, FAILED, CANCELED = "SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"
 PUSHERS = ("PusherSavedModel", "PusherTFLite")
 
 
@@ -18,13 +20,13 @@ def was_pushed(state: RunState) -> bool:
     Raises:
         RunError: It failed or was stopped, or the server does not say what became of the pushes.
     """
-    if state.state != "SUCCEEDED":
-        failed = [name for name, task in state.tasks.items() if task == "FAILED"]
+    if state.state != SUCCEEDED:
+        failed = [name for name, task in state.tasks.items() if task == FAILED]
         what = "; ".join(f"{name}: {state.errors.get(name, 'no reason given')}" for name in failed)
         raise RunError(f"run {state.run_id} ended as {state.state}{f' ({what})' if what else ''}; see the tasks' logs")
     pushes = {state.tasks.get(name) for name in PUSHERS}
-    if "SKIPPED" in pushes:
+    if SKIPPED in pushes:
         return False
-    if pushes != {"SUCCEEDED"}:
+    if pushes != {SUCCEEDED}:
         raise RunError(f"run {state.run_id} ended, but the server does not say whether it was pushed; look there")
     return True

@@ -47,6 +47,9 @@ def executor_config(settings: KubeflowSettings, group: GroupSettings) -> kuberne
             kubernetes.EmptyDirMount(volume_name="scratch", mount_path=SCRATCH, size_limit=group.scratch)
         ],
     )
+    if settings.run_as_user is not None:
+        config.security_context.run_as_user = settings.run_as_user
+        config.security_context.run_as_non_root = True
     for name in settings.image_pull_secrets:
         secret = config.image_pull_secret.add(secret_name=name)
         _set_name(secret.secret_name_parameter, name)

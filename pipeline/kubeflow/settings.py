@@ -138,6 +138,9 @@ class KubeflowSettings(Settings):
         "IfNotPresent", description="When nodes fetch the image."
     )
     image_pull_secrets: list[Name] = Field([], description="Names of the Secrets that open the image's registry.")
+    run_as_user: int | None = Field(
+        None, ge=1, description="User id of the pods, where the cluster asks for one; unset: that of the image."
+    )
     service_account: Name | None = Field(
         None, description="Service account of the pods; given with trimline kubeflow submit. Unset: Kubeflow's own."
     )

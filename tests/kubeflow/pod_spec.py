@@ -38,6 +38,8 @@ def pod_spec(container: dict[str, Any], config: dict[str, Any]) -> dict[str, Any
         },
         "volumeMounts": [{"name": name, "mountPath": path} for name, _, path in volumes],
     }
+    if "securityContext" in config:
+        main["securityContext"] = config["securityContext"] | {"runAsUser": int(config["securityContext"]["runAsUser"])}
     pod = {"containers": [main], "volumes": [{"name": name} | source for name, source, _ in volumes]}
     return pod | {target: make(config[name]) for name, (target, make) in _FIELDS.items() if name in config}
 

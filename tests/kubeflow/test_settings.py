@@ -49,6 +49,7 @@ def test_a_secrets_value_instead_of_its_name_is_refused_and_not_repeated(secrets
     assert "wJalr" not in str(caught.value)
 
 
+@pytest.mark.component
 @pytest.mark.parametrize(
     ("changed", "part"),
     [
@@ -72,6 +73,7 @@ def test_what_pods_could_not_follow_is_refused(changed, part, tmp_path):
     assert part in str(caught.value)
 
 
+@pytest.mark.component
 def test_a_refusal_on_the_command_line_is_one_line_and_code_2_and_leaves_no_file(tmp_path):
     file = tmp_path / "pipeline.yaml"
     settings = QUICK | ON_KUBEFLOW | {"data.image_size": "auto"}

@@ -8,6 +8,8 @@ import yaml
 from tests.kubeflow.conftest import trimline
 from tests.kubeflow.kfp_server import KfpServer, serving
 
+pytestmark = pytest.mark.component
+
 TASKS = ("ImageExampleGen", "Trainer", "ReleaseGate", "PusherSavedModel", "PusherTFLite")
 
 
@@ -24,7 +26,8 @@ REFUSED = ("SUCCEEDED", states(PusherSavedModel="SKIPPED", PusherTFLite="SKIPPED
 @pytest.fixture
 def package(tmp_path):
     file = tmp_path / "pipeline.yaml"
-    specification = {"pipelineInfo": {"name": "trimline"}, "root": {"dag": {"tasks": {}}}, "schemaVersion": "2.1.0"}
+    tasks = {"Trainer": {"cachingOptions": {"enableCache": True}}}
+    specification = {"pipelineInfo": {"name": "trimline"}, "root": {"dag": {"tasks": tasks}}, "schemaVersion": "2.1.0"}
     file.write_text(yaml.safe_dump_all([specification, {"platforms": {}}]))
     return file
 
@@ -85,11 +88,15 @@ def test_a_server_that_is_away_for_a_moment_is_asked_again(package):
     assert (result.returncode, result.stdout.splitlines()[-1]) == (0, "Pushed"), result.stderr
 
 
-def test_without_following_it_only_says_the_run(package):
+def test_without_following_and_cache_it_only_says_the_run_and_no_task_is_cached(package):
     server = KfpServer([RUNNING])
     with serving(server) as address:
         result = submit(address, package, "--no-follow", "--no-cache")
     assert (result.returncode, len(result.stdout.splitlines())) == (0, 1)
+    for content in server.uploaded.values():
+        specification, platform = yaml.safe_load_all(content)
+        assert specification["root"]["dag"]["tasks"]["Trainer"]["cachingOptions"] == {}
+        assert platform == {"platforms": {}}
 
 
 @pytest.mark.parametrize(
