@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pipeline.kubeflow.settings import GroupSettings, KubeflowSettings
 
 PLATFORM = "kubernetes"
-# The only folder that every pod may write to, also where the image's root is read-only.
-SCRATCH = "/tmp"  # noqa: S108 (a volume of the pod's own)
+# What every pod may write to, with or without a volume there.
+SCRATCH = "/tmp"  # noqa: S108 (the pod's own)
 
 
 def platform_spec(settings: KubeflowSettings, executors: Mapping[str, str]) -> pipeline_spec_pb2.PlatformSpec:
@@ -43,10 +43,10 @@ def executor_config(settings: KubeflowSettings, group: GroupSettings) -> kuberne
         node_selector=kubernetes.NodeSelector(labels=group.node_selector) if group.node_selector else None,
         tolerations=[kubernetes.Toleration(**each.model_dump(exclude_none=True)) for each in group.tolerations],
         enabled_shared_memory=kubernetes.EnabledSharedMemory(volume_name="shm", size=group.shm) if group.shm else None,
-        empty_dir_mounts=[
-            kubernetes.EmptyDirMount(volume_name="scratch", mount_path=SCRATCH, size_limit=group.scratch)
-        ],
     )
+    if group.scratch is not None:
+        # Only where it is asked for: a backend older than 2.4 fails over it.
+        config.empty_dir_mounts.add(volume_name="scratch", mount_path=SCRATCH, size_limit=group.scratch)
     if settings.run_as_user is not None:
         config.security_context.run_as_user = settings.run_as_user
         config.security_context.run_as_non_root = True

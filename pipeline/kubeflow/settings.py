@@ -69,7 +69,9 @@ class GroupSettings(Settings):
     node_selector: dict[str, str] = Field({}, description="Labels that a node must have.")
     tolerations: list[Toleration] = Field([], description="Taints that pods tolerate: key, operator, value, effect.")
     shm: Quantity | None = Field(None, description="Size of /dev/shm, which several GPUs talk through; unset: 64Mi.")
-    scratch: Quantity | None = Field(None, description="Limit of what is written to /tmp; unset: that of the node.")
+    scratch: Quantity | None = Field(
+        None, description="Size of a volume at /tmp, for read-only roots and small nodes; unset: none."
+    )
     retries: int = Field(2, ge=0, le=10, description="How often a task that failed is tried again.")
     retry_backoff_s: int = Field(60, ge=1, le=3600, description="Seconds before the first retry; doubles each time.")
     timeout_s: int | None = Field(None, ge=1, description="Seconds after which a pod is stopped; unset: never.")

@@ -33,6 +33,7 @@ def gpu_package(tmp_path_factory):
         "kubeflow", "compile", "--config", REPOSITORY / "kubeflow" / "settings-gpu.yaml", "--output", file,
         "--set", f"kubeflow.secrets={secrets}", "--set", "kubeflow.resources.trainer.timeout_s=7200",
         "--set", "kubeflow.image_pull_secrets=[registry]", "--set", "kubeflow.run_as_user=1000",
+        "--set", "kubeflow.resources.push.scratch=1Gi",
         "--set", "kubeflow.resources.trainer.node_selector={pool: gpu}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -98,6 +99,9 @@ def test_what_was_set_for_a_group_reaches_its_pods(gpu_package):
     assert trainer["activeDeadlineSeconds"] == "7200"
     assert trainer["nodeSelector"] == {"labels": {"pool": "gpu"}}
     assert "activeDeadlineSeconds" not in platform["Compression_executor"]
+    (scratch,) = platform["PusherTFLite_executor"]["emptyDirMounts"]
+    assert (scratch["mountPath"], scratch["sizeLimit"]) == ("/tmp", "1Gi")  # noqa: S108
+    assert "emptyDirMounts" not in trainer
     for config in platform.values():
         assert config["securityContext"] == {"runAsUser": "1000", "runAsNonRoot": True}
         assert {mount["constant"]: mount["mountPath"] for mount in config["pvcMount"]} == {

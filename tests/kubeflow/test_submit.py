@@ -42,7 +42,8 @@ def submit(address, package, *options, token=None):
 def test_a_run_is_uploaded_started_and_followed_to_the_push(package):
     server = KfpServer([RUNNING, RUNNING, PUSHED])
     with serving(server) as address:
-        result = submit(address, package, "--set", "kubeflow.service_account=trainer")
+        own = ("--set", "kubeflow.service_account=trainer", "--set", "kubeflow.pipeline_root=s3://bucket/root")
+        result = submit(address, package, *own)
         again = submit(address, package)
     assert result.returncode == again.returncode == 0, result.stderr
     assert result.stderr == ""
@@ -53,6 +54,7 @@ def test_a_run_is_uploaded_started_and_followed_to_the_push(package):
     assert not any(name in result.stdout for name in ("driver", "executor", "root"))
     run = server.runs["run-1"]
     assert run["service_account"] == "trainer"
+    assert run["runtime_config"]["pipeline_root"] == "s3://bucket/root"
     assert server.uploaded[run["display_name"]] == package.read_bytes()
     assert run["pipeline_version_reference"]["pipeline_version_id"] == f"version of {run['display_name']}"
     # The second submission is a version of the same pipeline, in the same experiment.
