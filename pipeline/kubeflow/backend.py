@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import yaml
-from google.protobuf import json_format
+from google.protobuf import json_format, struct_pb2
 from kfp.kubernetes import kubernetes_executor_config_pb2 as kubernetes
 from kfp.pipeline_spec import pipeline_spec_pb2
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SCHEMA_VERSION = "2.1.0"
-# The launcher puts the invocation in for it; it knows no other text for a whole invocation.
-INVOCATION = "{{$}}"
 
 
 def check(spec: pipeline_spec_pb2.PipelineSpec, platform: pipeline_spec_pb2.PlatformSpec) -> None:
@@ -127,8 +125,11 @@ def _executor_faults(
                 yield f"the launcher puts nothing in for {argument}"
 
 
-def _platform_faults(config: object) -> Iterator[str]:
+def _platform_faults(config: struct_pb2.Struct) -> Iterator[str]:
     try:
-        json_format.ParseDict(json_format.MessageToDict(config), kubernetes.KubernetesExecutorConfig())
+        known = json_format.ParseDict(json_format.MessageToDict(config), kubernetes.KubernetesExecutorConfig())
     except json_format.ParseError as error:
         yield f"its Kubernetes settings have what the backend does not know: {error}"
+        return
+    if known.HasField("enabled_shared_memory"):
+        yield "the driver does not read enabledSharedMemory; a mount of medium Memory at /dev/shm does the same"

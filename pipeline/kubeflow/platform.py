@@ -42,11 +42,18 @@ def executor_config(settings: KubeflowSettings, group: GroupSettings) -> kuberne
         active_deadline_seconds=group.timeout_s or 0,
         node_selector=kubernetes.NodeSelector(labels=group.node_selector) if group.node_selector else None,
         tolerations=[kubernetes.Toleration(**each.model_dump(exclude_none=True)) for each in group.tolerations],
-        enabled_shared_memory=kubernetes.EnabledSharedMemory(volume_name="shm", size=group.shm) if group.shm else None,
     )
+    # Only where they are asked for: older backends fail over them (kubeflow/pipelines#11799).
     if group.scratch is not None:
-        # Only where it is asked for: a backend older than 2.4 fails over it.
         config.empty_dir_mounts.add(volume_name="scratch", mount_path=SCRATCH, size_limit=group.scratch)
+    if group.shm is not None:
+        # enabled_shared_memory is in the protocol, but the driver does not read it.
+        config.empty_dir_mounts.add(
+            volume_name="shm",
+            mount_path="/dev/shm",  # noqa: S108 (that is its name)
+            medium="Memory",
+            size_limit=group.shm,
+        )
     if settings.run_as_user is not None:
         config.security_context.run_as_user = settings.run_as_user
         config.security_context.run_as_non_root = True

@@ -12,6 +12,8 @@ _FIELDS = {
     "imagePullSecret": ("imagePullSecrets", lambda secrets: [{"name": secret["secretName"]} for secret in secrets]),
 }
 
+_EMPTY_DIR = {"medium": "medium", "sizeLimit": "sizeLimit"}
+
 
 def pod_spec(container: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """Returns the PodSpec.
@@ -54,13 +56,15 @@ def _volumes(config: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
         (secret["secretName"], {"secret": {"secretName": secret["secretName"]}}, secret["mountPath"])
         for secret in config.get("secretAsVolume", [])
     ]
-    scratch = [(each["volumeName"], {"emptyDir": {}}, each["mountPath"]) for each in config.get("emptyDirMounts", [])]
-    shared = [
-        (each["volumeName"], {"emptyDir": {"medium": "Memory", "sizeLimit": each["size"]}}, "/dev/shm")  # noqa: S108
-        for each in [config.get("enabledSharedMemory")]
-        if each
+    own = [
+        (
+            each["volumeName"],
+            {"emptyDir": {to: each[field] for field, to in _EMPTY_DIR.items() if field in each}},
+            each["mountPath"],
+        )
+        for each in config.get("emptyDirMounts", [])
     ]
-    return [*claims, *secrets, *scratch, *shared]
+    return [*claims, *secrets, *own]
 
 
 def _secret_variables(config: dict[str, Any]) -> list[dict[str, Any]]:

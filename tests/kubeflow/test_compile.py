@@ -10,6 +10,7 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipeline.config import load_settings
+from pipeline.kubeflow.backend import check
 from pipeline.kubeflow.settings import KubeflowSettings
 from tests.kubeflow.api_objects import faults
 from tests.kubeflow.conftest import ON_KUBEFLOW, QUICK, assignments, trimline
@@ -101,7 +102,7 @@ def test_what_was_set_for_a_group_reaches_its_pods(gpu_package):
     assert "activeDeadlineSeconds" not in platform["Compression_executor"]
     (scratch,) = platform["PusherTFLite_executor"]["emptyDirMounts"]
     assert (scratch["mountPath"], scratch["sizeLimit"]) == ("/tmp", "1Gi")  # noqa: S108
-    assert "emptyDirMounts" not in trainer
+    assert [mount["mountPath"] for mount in trainer["emptyDirMounts"]] == ["/dev/shm"]  # noqa: S108
     for config in platform.values():
         assert config["securityContext"] == {"runAsUser": "1000", "runAsNonRoot": True}
         assert {mount["constant"]: mount["mountPath"] for mount in config["pvcMount"]} == {
@@ -154,3 +155,15 @@ def test_what_the_backend_would_not_honour_is_refused_by_the_nodes_name():
     schema = tfx.components.ImportSchemaGen(tfx.dsl.experimental.RuntimeParameter(name="schema", ptype=str))
     with pytest.raises(UserError, match=r"node ImportSchemaGen .* runtime parameter schema, whose default"):
         compile_stock(schema)
+
+
+def test_a_kubernetes_setting_that_the_driver_does_not_read_is_refused(package):
+    specification, platform = yaml.safe_load_all(package)
+    config = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["Trainer_executor"]
+    config["enabledSharedMemory"] = {"volumeName": "shm", "size": "1Gi"}
+    documents = (
+        json_format.ParseDict(specification, pipeline_spec_pb2.PipelineSpec()),
+        json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec()),
+    )
+    with pytest.raises(UserError, match="node Trainer as it is: the driver does not read enabledSharedMemory"):
+        check(*documents)
