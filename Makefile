@@ -5,20 +5,25 @@
 # make lock     rebuilds requirements.lock from pyproject.toml
 # make image-lock  rebuilds the locks of the container images from requirements.lock
 # make format   formats the code
+# make docs     writes docs/settings-reference.md from the settings' types
+# make audit    asks the advisory database about every package of the lock; needs the internet
+# make sbom     writes sbom.json, the software bill of materials (CycloneDX)
 
 READY := .venv/.ready
 BIN := .venv/bin
+# What shares fixtures stays in one process (tests/conftest.py). Each process may take 3 GB.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: run test unit lint format setup lock image-lock
+.PHONY: run test unit lint format docs setup lock image-lock audit sbom
 
 run: $(READY)
 	@$(BIN)/trimline run
 
 test: lint
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 unit: $(READY)
-	@$(BIN)/python -m pytest -m "not e2e and not component"
+	@$(PYTEST) -m "not e2e and not component"
 
 lint: $(READY)
 	@$(BIN)/ruff check --quiet
@@ -29,6 +34,16 @@ lint: $(READY)
 format: $(READY)
 	@$(BIN)/ruff check --fix --quiet
 	@$(BIN)/ruff format --quiet
+
+docs: $(READY)
+	@$(BIN)/python -m pipeline.settings_reference docs/settings-reference.md
+
+audit: $(READY)
+	@.ci/audit
+
+sbom: $(READY)
+	@$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file sbom.json requirements.lock
+	@echo "Written: sbom.json"
 
 setup: $(READY)
 

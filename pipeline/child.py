@@ -1,13 +1,17 @@
-"""How a process that does the work tells the command line what went wrong."""
+"""How a process that does the work is tied to the command line that started it: it dies with it, and tells it why."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import signal
+import threading
 import traceback
 from typing import TYPE_CHECKING
 
+from pipeline.disk import full_disk
 from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,33 +19,58 @@ if TYPE_CHECKING:
 
     from pipeline.workspace import Workspace
 
+# Environment variables with the numbers of two open files: one that ends when the command line does, and one for the
+# outcome. Not a file in the output directory, which may be what is full.
+PARENT, OUTCOME = "TRIMLINE_PARENT", "TRIMLINE_OUTCOME"
+
 # Beam workers carry exceptions as text, so the line meant for the user is found by the name of its class.
 _USER_ERROR_LINE = re.compile(rf"\b{UserError.__name__}: (.+?)(?: \[while running .*)?$", re.MULTILINE)
 
 
 def report_outcome(workspace: Workspace, work: Callable[[], None]) -> int:
-    """Does the work; if it fails, writes the outcome file.
+    """Does the work; if it fails, tells the command line why.
 
     Args:
-        workspace: Names the outcome file.
+        workspace: Where the work is done.
         work: What to do.
 
     Returns:
         Exit status: 0 if the work was done, 2 for a user's mistake, 1 for anything else.
     """
+    if PARENT in os.environ:
+        threading.Thread(target=_die_with_parent, args=(int(os.environ[PARENT]),), daemon=True).start()
     try:
         work()
     except Exception:
-        text = traceback.format_exc()
         logging.getLogger(__name__).exception("the run failed")
-        mistake = user_error(text)
-        message = mistake or text.strip().splitlines()[-1]
-        workspace.outcome_file.write_text(json.dumps({"user_error": bool(mistake), "message": message}))
-        return 2 if mistake else 1
+        message, user_error = describe_failure(traceback.format_exc(), workspace)
+        if OUTCOME in os.environ:
+            os.write(int(os.environ[OUTCOME]), json.dumps({"user_error": user_error, "message": message}).encode())
+        return 2 if user_error else 1
     return 0
 
 
-def user_error(text: str) -> str | None:
-    """Returns the line that a stack trace has for the user; None if nothing that the user did is at fault."""
+def describe_failure(text: str, workspace: Workspace) -> tuple[str, bool]:
+    """Finds the line that says what went wrong, and whether it is meant for the user.
+
+    Args:
+        text: A traceback as Python prints it.
+        workspace: Where it happened.
+    """
+    lines = [*_USER_ERROR_LINE.findall(text), *full_disk(text, workspace)]
+    return (lines[-1], True) if lines else (text.strip().splitlines()[-1], False)
+
+
+def user_error_line(text: str) -> str | None:
+    """Returns the line that a traceback has for the user; None if nothing that the user did is at fault."""
     lines = _USER_ERROR_LINE.findall(text)
     return lines[-1] if lines else None
+
+
+def _die_with_parent(file: int) -> None:
+    """Ends this process and all that it started when the command line is gone, be it by kill -9.
+
+    Otherwise it would go on unseen, and keep the lock from whoever starts the command again.
+    """
+    os.read(file, 1)
+    os.killpg(0, signal.SIGKILL)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
+from pipeline import data_cli
+from pipeline.completion import setting_keys
 from pipeline.config import load_settings
+from pipeline.doctor_command import doctor_app
 from pipeline.kubeflow.cli import app as kubeflow_app
 from pipeline.quiet import library_noise_hidden
+from pipeline.report_commands import app as report_commands
+from pipeline.terminal import Terminal
 from serving.errors import ServingError
 from trainer_module.errors import UserError
 
@@ -24,18 +31,37 @@ if TYPE_CHECKING:
 
     from pipeline.workspace import Workspace
 
-DONE, BUG, USER_ERROR, NOT_BLESSED, INTERRUPTED = 0, 1, 2, 3, 130
+# The last as shells have it: 130 after Ctrl-C, 143 after SIGTERM.
+DONE, BUG, USER_ERROR, NOT_BLESSED, STOPPED_BY_SIGNAL = 0, 1, 2, 3, 128
 _DEFAULT_OUTPUT = Path("out")
 
+
+class _Commands(TyperGroup):
+    """All commands; a Ctrl-C ends each of them alike."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the chosen command."""
+        from pipeline.launch import Interrupted
+
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped") from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     help="Turns a folder of labelled photos into a small, gated, served image classifier.",
-    epilog="Start with [bold]trimline run[/bold] (the handwritten digits that come with Trimline), "
-    "then [bold]trimline run --data photos/ --output out/[/bold]. "
-    "Exit codes: 0 done and pushed, 2 bad input or settings, 3 finished but not blessed, 1 a bug.",
+    epilog="Start with `trimline run` (the handwritten digits that come with Trimline), "
+    "then `trimline run --data photos/ --output out/`. "
+    "Exit codes: 0 done and pushed, 2 bad input or settings, 3 finished but not blessed, 1 a bug, 130 stopped by "
+    "Ctrl-C.",
 )
+app.add_typer(doctor_app)
+app.add_typer(data_cli.app, name="data")
 app.add_typer(kubeflow_app, name="kubeflow")
 
 DataOption = Annotated[
@@ -43,8 +69,8 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         "-d",
-        help="Class-per-folder tree of photos, with or without train/ validation/ test/ above the classes. "
-        "Without it: the embedded handwritten digits.",
+        help="Folder with a folder of photos for each class, with or without train/ validation/ test/ above the "
+        "classes. Without it: the handwritten digits that come with Trimline.",
     ),
 ]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output directory of the run.")]
@@ -55,20 +81,37 @@ KeepOption = Annotated[
     typer.Option(min=1, help="Newest versions to keep there; default: push.keep_versions in OUTPUT, all elsewhere."),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="One setting; wins over --config.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        autocompletion=setting_keys,
+        help="One setting, for example trainer.epochs=50; wins over --config, and may be given many times.",
+    ),
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors; the exit code tells.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show what TFX and TensorFlow say too, on standard error.")
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="The result as one JSON document on standard output; all else on standard error.")
 ]
 
 
 @app.command(
-    epilog="Examples: [bold]trimline run --data photos/ --output out/[/bold]; "
-    "[bold]trimline run --set trainer.epochs=50 --set data.image_size=64[/bold]. "
-    "[bold]trimline init[/bold] prints all settings with their meaning."
+    epilog="Examples: `trimline run --data photos/ --output out/`; "
+    "`trimline run --set trainer.epochs=50 --set data.image_size=64`. "
+    "`trimline init` prints all settings with their meaning."
 )
 def run(
     data: DataOption = None,
     output: OutputOption = _DEFAULT_OUTPUT,
     config: ConfigOption = None,
     assignments: SetOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Trains, compresses, judges and pushes a classifier.
 
@@ -76,21 +119,18 @@ def run(
     blesses it. OUTPUT/pushed/ has the model, OUTPUT/report/ the report, OUTPUT/logs/run.log what the libraries say.
     """
     from pipeline.launch import run_to_end
-    from pipeline.progress import LiveProgress, PlainProgress
 
-    console = Console()
+    terminal = Terminal(quiet=quiet, verbose=verbose, as_json=as_json)
     with _prepared(data, output, config, assignments) as (workspace, lock):
-        view = LiveProgress(console) if console.is_terminal else PlainProgress(console)
-        with view as progress:
-            summary = run_to_end(workspace, progress, lock)
-    console.print(_summary_table(summary, workspace.report))
+        summary = run_to_end(workspace, terminal, lock)
+    terminal.result(summary, _summary_table(summary, workspace.report))
     if not summary["blessed"]:
         _complain(f"not pushed: {_refusal(summary['gates']['checks'])}; see the report")
         raise typer.Exit(NOT_BLESSED)
 
 
 @app.command(
-    epilog="Example: [bold]trimline ladder --data photos/ --set trainer.epochs=10[/bold]. "
+    epilog="Example: `trimline ladder --data photos/ --set trainer.epochs=10`. "
     "Every rung trains for trainer.epochs epochs; all rungs take turns, so that a busy machine favours none."
 )
 def ladder(
@@ -98,6 +138,9 @@ def ladder(
     output: OutputOption = _DEFAULT_OUTPUT,
     config: ConfigOption = None,
     assignments: SetOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measures every trick of lean training on your photos and this machine, one more on each rung.
 
@@ -108,18 +151,20 @@ def ladder(
     from pipeline.ladder_view import LadderProgress, ladder_table
     from pipeline.launch import run_module
 
+    terminal = Terminal(quiet=quiet, verbose=verbose, as_json=as_json)
     with _prepared(data, output, config, assignments) as (workspace, lock):
         workspace.ladder_progress_file.unlink(missing_ok=True)
-        with LadderProgress(workspace.ladder_progress_file, Console()) as progress:
-            run_module("pipeline.ladder", workspace, lock, progress.poll)
+        with LadderProgress(workspace.ladder_progress_file, terminal.console) as progress:
+            poll = terminal.following(workspace.log_file, progress.poll)
+            run_module("pipeline.ladder", workspace, lock, poll)
         result = json.loads(workspace.ladder_file.read_text(encoding="utf-8"))
-    Console().print(ladder_table(result["rungs"], result["lesson"]))
-    typer.echo(f"Written: {workspace.ladder_file} and {workspace.ladder_picture}")
+    table = ladder_table(result["rungs"], result["lesson"])
+    terminal.result(result, table, f"Written: {workspace.ladder_file} and {workspace.ladder_picture}")
 
 
 @app.command(
-    epilog="Example: [bold]trimline compress --model classifier.keras --data photos/ --output out/ "
-    "--set compression.sparsity=auto[/bold]."
+    epilog="Example: `trimline compress --model classifier.keras --data photos/ --output out/ "
+    "--set compression.sparsity=auto`."
 )
 def compress(
     model: Annotated[
@@ -135,6 +180,13 @@ def compress(
     output: OutputOption = _DEFAULT_OUTPUT,
     config: ConfigOption = None,
     assignments: SetOption = None,
+    allow_code: Annotated[
+        bool,
+        typer.Option("--allow-code", help="Load a model that runs code of its own, such as a Lambda layer's, as you."),
+    ] = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compresses a classifier that is trained already: prunes, clusters, quantises, measures, and selects.
 
@@ -142,27 +194,31 @@ def compress(
     selected. Leaves OUTPUT/compressed/: report.json, variants/, tflite/ (the selected bundle) and saved_model/. A
     compression that was killed goes on where it was.
     """
-    from pipeline.compress import REPORT_FILE, VARIANTS_DIRECTORY
+    from pipeline.compress import ALLOW_CODE, REPORT_FILE
     from pipeline.compression_view import CompressionProgress, compression_table
     from pipeline.launch import run_module
 
-    with _prepared(data, output, config, assignments) as (workspace, lock):
-        partial = workspace.compressed.with_suffix(".partial")
-        progress = CompressionProgress(partial / VARIANTS_DIRECTORY, Console())
-        run_module("pipeline.compress", workspace, lock, progress.poll, str(model.absolute()))
+    terminal = Terminal(quiet=quiet, verbose=verbose, as_json=as_json)
+    with (
+        _prepared(data, output, config, assignments) as (workspace, lock),
+        CompressionProgress(workspace, terminal.console) as progress,
+    ):
+        poll = terminal.following(workspace.log_file, progress.poll)
+        kept = "finished components and fine-tunings"
+        flags = [ALLOW_CODE] if allow_code else []
+        run_module("pipeline.compress", workspace, lock, poll, str(model.absolute()), *flags, kept=kept)
     report = json.loads((workspace.compressed / REPORT_FILE).read_text(encoding="utf-8"))
-    Console().print(compression_table(report))
-    for dropped in report["dropped"]:
-        typer.echo(f"Dropped: {dropped['name']}: {dropped['reason']}")
-    typer.echo(f"Selected: {report['selected']}; written to {workspace.compressed}")
+    dropped = [f"Dropped: {each['name']}: {each['reason']}" for each in report["dropped"]]
+    selected = f"Selected: {report['selected']}; written to {workspace.compressed}"
+    terminal.result(report, compression_table(report), *dropped, selected)
 
 
 @app.command(
-    epilog="Examples: [bold]trimline predict photo.jpg --output out/[/bold]; "
-    "[bold]trimline predict photo.jpg --url http://127.0.0.1:8080 --top 3[/bold]."
+    epilog="Examples: `trimline predict photo.jpg --output out/`; "
+    "`trimline predict photo.jpg --url http://127.0.0.1:8080 --top 3`."
 )
 def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photos to classify.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Photos to classify.")],
     output: OutputOption = _DEFAULT_OUTPUT,
     top: Annotated[int, typer.Option(min=1, max=1000, help="How many classes to name for each photo.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per photo and line.")] = False,
@@ -195,8 +251,8 @@ def predict(
 
 
 @app.command(
-    epilog="Examples: [bold]trimline serve out/[/bold], then [bold]curl --data-binary @photo.jpg "
-    "localhost:8080/predict[/bold]; [bold]trimline serve out/ --workers 2 --set serving.queue=32[/bold]. "
+    epilog="Examples: `trimline serve out/`, then `curl --data-binary @photo.jpg "
+    "localhost:8080/predict`; `trimline serve out/ --workers 2 --set serving.queue=32`. "
     "docs/serving.md describes the protocols and settings."
 )
 def serve(
@@ -228,21 +284,20 @@ def serve(
     serve_models(output, settings)
 
 
-@app.command()
-def status(output: OutputOption = _DEFAULT_OUTPUT) -> None:
+@app.command(epilog="Examples: `trimline status --output out/`; `trimline status --json`.")
+def status(output: OutputOption = _DEFAULT_OUTPUT, as_json: JsonOption = False) -> None:
     """Lists runs and pushes: what ran, what was blessed, what was pushed where, when and by whom, and what is live."""
     workspace = _finished(output)
     with library_noise_hidden():
-        from pipeline.status import push_table, status_table
+        from pipeline.status import push_table, pushes, runs, status_table
 
-        tables = status_table(workspace.metadata_file), push_table(workspace.metadata_file)
-    for table in tables:
-        if table.row_count:
-            Console().print(table)
+        found = {"runs": runs(workspace.metadata_file), "pushes": pushes(workspace.metadata_file)}
+    tables = status_table(found["runs"]), push_table(found["pushes"])
+    Terminal(as_json=as_json).result(found, *(table for table in tables if table.row_count))
 
 
 @app.command(
-    epilog="Examples: [bold]trimline push --to /srv/models[/bold]; [bold]trimline push --to gs://bucket/models[/bold]. "
+    epilog="Examples: `trimline push --to /srv/models`; `trimline push --to gs://bucket/models`. "
     "TensorFlow Serving then watches TO/saved_model, edge servers TO/tflite."
 )
 def push(
@@ -252,6 +307,7 @@ def push(
     output: OutputOption = _DEFAULT_OUTPUT,
     version: VersionOption = None,
     keep: KeepOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Copies what is live in OUTPUT, or another blessed version, to a further place: both artifacts or neither."""
     workspace = _finished(output)
@@ -260,19 +316,20 @@ def push(
         from pipeline.pushing import push as push_release
 
         pushed = push_release(workspace, below(to), version, keep)
-    for path in pushed.paths.values():
-        typer.echo(f"Pushed to {path}")
+    told = [f"Pushed to {path}" for path in pushed.paths.values()]
+    Terminal(as_json=as_json).result({"paths": dict(pushed.paths), "release": pushed.release.id}, *told)
 
 
 @app.command(
-    epilog="Examples: [bold]trimline rollback[/bold]; [bold]trimline rollback --version 1795514522[/bold]; "
-    "[bold]trimline rollback --to /srv/models[/bold] for what trimline push put there."
+    epilog="Examples: `trimline rollback`; `trimline rollback --version 1795514522`; "
+    "`trimline rollback --to /srv/models` for what trimline push put there."
 )
 def rollback(
     output: OutputOption = _DEFAULT_OUTPUT,
     to: Annotated[str | None, typer.Option(help="Where trimline push put it; default: where runs push to.")] = None,
     version: VersionOption = None,
     keep: KeepOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Makes the release before the live one live again, or that of --version, under a new version number."""
     workspace = _finished(output)
@@ -284,13 +341,14 @@ def rollback(
         directories = below(to) if to else push_directories(settings, workspace)
         own_keep = None if to else settings.push.keep_versions
         pushed = roll_back(workspace, directories, version, keep or own_keep)
-    for path in pushed.paths.values():
-        typer.echo(f"Live again: {path}")
+    told = [f"Live again: {path}" for path in pushed.paths.values()]
+    Terminal(as_json=as_json).result({"paths": dict(pushed.paths), "release": pushed.release.id}, *told)
 
 
-@app.command()
+@app.command(epilog="Example: `trimline verify out/`. Exit code 2 if a check failed.")
 def verify(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Output directory of a run.")] = _DEFAULT_OUTPUT,
+    as_json: JsonOption = False,
 ) -> None:
     """Checks that what is live is what was blessed: digests, labels, tensors, signatures, metrics, lineage."""
     workspace = _finished(output)
@@ -298,14 +356,17 @@ def verify(
         from pipeline.verification import verify as verify_live
 
         findings = verify_live(workspace)
-    for finding in findings:
-        typer.echo(f"{'FAILED' if finding.fault else 'ok':<6}  {finding.what}: {finding.fault or finding.detail}")
+    told = [f"{'FAILED' if each.fault else 'ok':<6}  {each.what}: {each.fault or each.detail}" for each in findings]
+    Terminal(as_json=as_json).result([dataclasses.asdict(finding) for finding in findings], *told)
     faults = [finding for finding in findings if finding.fault]
     if faults:
         raise UserError(f"{output}: {len(faults)} of {len(findings)} checks failed; push again with trimline run")
 
 
-@app.command()
+@app.command(
+    epilog="Example: `trimline init settings.yaml`, then `trimline run --config settings.yaml`. "
+    "Files that are there are never overwritten."
+)
 def init(
     file: Annotated[Path | None, typer.Argument(help="File to write; without it, standard output.")] = None,
 ) -> None:
@@ -324,8 +385,12 @@ def init(
         raise UserError(f"{file}: cannot be written: {error.strerror}") from None
 
 
+app.add_typer(report_commands)
+
+
 def main() -> None:
     """Runs the command line; a user's mistake is one line on standard error and exit code 2."""
+    from pipeline.disk import FULL
     from pipeline.launch import Interrupted, RunError
 
     try:
@@ -334,8 +399,14 @@ def main() -> None:
         _complain(str(error))
         sys.exit(USER_ERROR)
     except Interrupted as stop:
-        _complain(str(stop))
-        sys.exit(INTERRUPTED)
+        _complain(f"{stop}; to go on: {shlex.join(['trimline', *sys.argv[1:]])}")
+        sys.exit(STOPPED_BY_SIGNAL + stop.signal)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(f"{where}{error.strerror}; make room there, then run the same command again")
+        sys.exit(USER_ERROR)
     except RunError as error:
         _complain(str(error))
         sys.exit(BUG)
@@ -357,6 +428,7 @@ def _prepared(
 ) -> Iterator[tuple[Workspace, IO[str]]]:
     """Checks settings and data, and makes the output directory ready for a run of its own."""
     from pipeline.prepare import resolve
+    from pipeline.recovery import settle
     from pipeline.workspace import Workspace
 
     data_assignment = [f"data.path={json.dumps(str(data))}"] if data else []
@@ -364,6 +436,7 @@ def _prepared(
     workspace = Workspace(output)
     workspace.prepare()
     with workspace.locked() as lock:
+        settle(workspace)
         workspace.write_settings(resolve(settings, workspace))
         yield workspace, lock
 
@@ -416,7 +489,7 @@ def _summary_table(summary: dict[str, Any], report: Path) -> Table:
     table.add_row("Latency", f"{shipped['latency_ms']:.3f} ms per image, one thread")
     for pushed in summary["pushed"]:
         table.add_row("Pushed to", pushed["path"])
-    table.add_row("Report", str(report))
+    table.add_row("Report", str(report) if report.exists() else "could not be written; see logs/run.log")
     return table
 
 

@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.table import Table
 
+from pipeline.compress import VARIANTS_DIRECTORY
+from pipeline.progress import report_text
+from trainer_module.progress import COMPRESSION
+
 if TYPE_CHECKING:
-    from pathlib import Path
+    from types import TracebackType
 
     from rich.console import Console
 
+    from pipeline.workspace import Workspace
+
 
 class CompressionProgress:
-    """Names each variant as its file appears."""
+    """Names each variant as its file appears; in a terminal a status line says what is being done."""
 
-    def __init__(self, directory: Path, console: Console) -> None:
-        """Creates the view.
+    def __init__(self, workspace: Workspace, console: Console) -> None:
+        """Creates the view; use it as a context manager.
 
         Args:
-            directory: Where the .tflite files appear; it need not exist yet.
+            workspace: Where the compression works.
             console: Where to write.
         """
-        self._directory = directory
+        self._directory = workspace.compressed_partial / VARIANTS_DIRECTORY
+        self._reports = workspace.progress_file
         self._console = console
+        self._status = console.status("preparing the photos")
         self._shown: set[str] = set()
+
+    def __enter__(self) -> Self:
+        """Starts the status line."""
+        if self._console.is_terminal:
+            self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops the status line."""
+        if self._console.is_terminal:
+            self._status.stop()
 
     def poll(self) -> None:
         """Shows what is new."""
@@ -32,7 +54,10 @@ class CompressionProgress:
         for path in files:
             if path.stem not in self._shown:
                 self._shown.add(path.stem)
-                self._console.print(f"{path.stem}: {path.stat().st_size:,} bytes")
+                self._console.print(f"{path.stem}: {path.stat().st_size:,} bytes", highlight=False)
+        reports = json.loads(self._reports.read_text(encoding="utf-8")) if self._reports.exists() else {}
+        if COMPRESSION in reports:
+            self._status.update(report_text(reports[COMPRESSION]))
 
 
 def compression_table(report: dict[str, Any]) -> Table:

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from components.compression.settings import CompressionSettings
+from components.image_example_gen.engine.settings import IngestSettings
 from pipeline.kubeflow.settings import KubeflowSettings
 from serving.options import ServerOptions
 from trainer_module.errors import UserError
@@ -51,6 +52,16 @@ class DataSettings(Settings):
             raise ValueError("must be auto or a number of pixels from 8 to 1024")
         return value
 
+    def ingest(self) -> IngestSettings:
+        """Returns the part that ImageExampleGen needs."""
+        return IngestSettings(
+            max_side=self.max_side,
+            max_pixels=self.max_pixels,
+            validation_fraction=self.validation_fraction,
+            test_fraction=self.test_fraction,
+            max_quarantined=self.max_quarantined,
+        )
+
 
 class GateSettings(Settings):
     """What a release must reach on the test split to be pushed; a drop counts only beyond its confidence interval."""
@@ -90,10 +101,17 @@ class ServingSettings(Settings, ServerOptions):
 
 
 class BeamSettings(Settings):
-    """How Apache Beam runs the data components."""
+    """How Apache Beam runs the data components and the gates."""
 
-    runner: str = Field("DirectRunner", description="Beam runner; DirectRunner is this machine.")
-    workers: int = Field(1, ge=1, le=256, description="Processes of the DirectRunner that read photos.")
+    runner: Literal["DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner", "DaskRunner"] = Field(
+        "DirectRunner", description="Beam runner; DirectRunner is this machine."
+    )
+    workers: int = Field(
+        1, ge=1, le=4096, description="Processes of the DirectRunner; Flink's parallelism; at most so many on Dataflow."
+    )
+    options: tuple[str, ...] = Field(
+        (), description="Further flags for Beam, such as --flink_master=HOST:PORT; see docs/reliability.md."
+    )
 
 
 class PipelineSettings(Settings):
@@ -227,11 +245,11 @@ def _describe(path: list[str]) -> str:
     if not path:
         return ""
     field = _group_at(path[:-1]).model_fields[path[-1]]
-    valid = f" Valid: {_range(field)}." if _range(field) else ""
+    valid = f" Valid: {field_range(field)}." if field_range(field) else ""
     return f"{valid} {path[-1]}: {field.description}" if field.description else valid
 
 
-def _range(field: FieldInfo) -> str:
+def field_range(field: FieldInfo) -> str:
     """Says what the numeric bounds of a field allow, for example "1 to 10000" or "0 to below 1"."""
     kinds = ("ge", "gt", "le", "lt")
     bounds = {kind: getattr(item, kind) for item in field.metadata for kind in kinds if hasattr(item, kind)}

@@ -19,7 +19,6 @@ from components.data_fingerprint.component import DataFingerprint
 from components.example_validator.component import StrictExampleValidator
 from components.gate_evaluator.component import GateEvaluator
 from components.image_example_gen.component import ImageExampleGen
-from components.image_example_gen.engine.settings import IngestSettings
 from components.pushed_baseline.component import BaselineModels, PushedBaseline
 from components.release_gate.component import ReleaseGate
 from components.release_gate.engine import GATES, Limits
@@ -100,21 +99,9 @@ def create_pipeline(
     example_gen = ImageExampleGen(
         input_base=str(locations.data),
         version=version,
+        settings=settings.data.ingest(),
         fingerprint=fingerprints[0].outputs["fingerprint"].future()[0].value if fingerprints else None,
-        settings=IngestSettings(
-            max_side=settings.data.max_side,
-            max_pixels=settings.data.max_pixels,
-            validation_fraction=settings.data.validation_fraction,
-            test_fraction=settings.data.test_fraction,
-            max_quarantined=settings.data.max_quarantined,
-        ),
     )
-    if settings.beam.workers > 1:
-        # Only ingest: Beam's worker processes cannot import TFDV and TFMA, which need a module that tfx-bsl no longer
-        # has. TFX stands in for it, but workers do not load TFX.
-        example_gen.with_beam_pipeline_args(
-            ["--direct_running_mode=multi_processing", f"--direct_num_workers={settings.beam.workers}"]
-        )
     examples = example_gen.outputs["examples"]
     statistics_gen = tfx.components.StatisticsGen(examples=examples, stats_options=_statistics_options())
     schema_gen = tfx.components.SchemaGen(

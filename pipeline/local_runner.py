@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.io import fileio
 
-from pipeline.child import report_outcome
+from pipeline.beam import IN_PROCESS_RUNNER, beam_arguments
+from pipeline.child import describe_failure, report_outcome
 from pipeline.metadata import Metadata
 from pipeline.workspace import Workspace
+from trainer_module import progress
 from trainer_module.errors import UserError
+from trainer_module.files import write_whole
 
 if TYPE_CHECKING:
+    from tfx import v1 as tfx
+    from tfx.dsl.components.base.base_node import BaseNode
+
     from pipeline.config import PipelineSettings
     from pipeline.create_pipeline import Locations
 
-_IN_PROCESS_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-
 
 def run(workspace: Workspace) -> None:
-    """Runs the whole pipeline of a prepared workspace and writes summary and report.
+    """Runs the whole pipeline of a prepared workspace and writes summary and report; the report also if it fails.
 
     Args:
         workspace: Its settings file says what to run.
     """
-    from pipeline.summary import write_summary
+    from pipeline.summary import publish_failure, write_summary
 
     settings = workspace.read_settings()
     forget_lost_pushes(workspace)
-    run_pipeline(settings, workspace)
+    known = Metadata(workspace.metadata_file).runs() if workspace.metadata_file.exists() else []
+    try:
+        run_pipeline(settings, workspace)
+    except Exception:
+        publish_failure(settings, workspace, known, describe_failure(traceback.format_exc(), workspace)[0])
+        raise
     write_summary(settings, workspace)
 
 
@@ -69,14 +81,27 @@ def run_pipeline(settings: PipelineSettings, workspace: Workspace, last_componen
     from pipeline.create_pipeline import create_pipeline
 
     # The orchestrator itself must run in this process. Beam's default runner would first try to download another one.
-    StandardOptions.DEFAULT_RUNNER = _IN_PROCESS_RUNNER
+    StandardOptions.DEFAULT_RUNNER = IN_PROCESS_RUNNER
     pipeline = create_pipeline(
         settings,
         _locations(settings, workspace),
-        beam_pipeline_args=beam_arguments(settings),
+        beam_pipeline_args=beam_arguments(settings.beam),
         metadata_connection_config=sqlite_metadata_connection_config(str(workspace.metadata_file)),
     )
+    write_whole(workspace.graph_file, json.dumps(_graph(pipeline)))
     BeamDagRunner().run(pipeline, run_options=RunOptions(to_nodes=[last_component]) if last_component else None)
+
+
+def _graph(pipeline: tfx.dsl.Pipeline) -> dict[str, list[str]]:
+    """Returns the names of what each component waits for; resolvers do no work and are seen through."""
+    return {node.id: sorted(_awaited(node)) for node in pipeline.components if not isinstance(node, Resolver)}
+
+
+def _awaited(node: BaseNode) -> set[str]:
+    names: set[str] = set()
+    for upstream in node.upstream_nodes:
+        names |= _awaited(upstream) if isinstance(upstream, Resolver) else {upstream.id}
+    return names
 
 
 def _locations(settings: PipelineSettings, workspace: Workspace) -> Locations:
@@ -89,13 +114,8 @@ def _locations(settings: PipelineSettings, workspace: Workspace) -> Locations:
     return Locations(data=settings.data.path, pipeline_root=workspace.pipeline_root, **directories)
 
 
-def beam_arguments(settings: PipelineSettings) -> list[str]:
-    """Returns the Beam options of all components; by default they run in this process."""
-    runner = _IN_PROCESS_RUNNER if settings.beam.runner == "DirectRunner" else settings.beam.runner
-    return [f"--runner={runner}"]
-
-
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     target = Workspace(Path(sys.argv[1]))
-    sys.exit(report_outcome(target, lambda: run(target)))
+    with progress.kept_in(target.progress_file):
+        sys.exit(report_outcome(target, lambda: run(target)))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
+from trainer_module.errors import UserError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -21,6 +23,9 @@ _INPUT_EVENTS = (metadata_store_pb2.Event.INPUT, metadata_store_pb2.Event.DECLAR
 _OUTPUT_EVENTS = (metadata_store_pb2.Event.OUTPUT, metadata_store_pb2.Event.DECLARED_OUTPUT)
 # A parameter of ImageExampleGen.
 _INPUT_BASE = "input_base"
+
+# What ML Metadata says of a database that another version wrote.
+_OLDER, _NEWER = "is older than library version", "is greater than library version"
 
 State = Literal["running", "done", "cached", "failed"]
 _STATES: dict[int, State] = {
@@ -71,13 +76,62 @@ class OutputArtifact:
     type: str = ""
 
 
-def open_store(path: Path, *, writable: bool = False) -> MetadataStore:
-    """Opens the SQLite metadata store of an output directory; the file must exist."""
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """What went into a component and what came out.
+
+    Attributes:
+        component: The component in its run.
+        inputs: Artifacts that it read.
+        outputs: Artifacts that it made, or found in the cache.
+    """
+
+    component: ComponentRun
+    inputs: tuple[OutputArtifact, ...]
+    outputs: tuple[OutputArtifact, ...]
+
+
+class OlderStoreError(UserError):
+    """A metadata store of an older version of ML Metadata, which must be brought up to date first."""
+
+
+def open_store(path: Path, *, writable: bool = False, upgrade: bool = False) -> MetadataStore:
+    """Opens the SQLite metadata store of an output directory.
+
+    Args:
+        path: The database file; must exist.
+        writable: Whether anything will be written.
+        upgrade: Whether a database of an older version of ML Metadata is brought up to this one.
+
+    Raises:
+        OlderStoreError: It was written by an older version of ML Metadata, and `upgrade` is not set.
+        UserError: It was written by a newer one.
+    """
     modes = metadata_store_pb2.SqliteMetadataSourceConfig
     config = metadata_store_pb2.ConnectionConfig()
     config.sqlite.filename_uri = str(path)
     config.sqlite.connection_mode = modes.READWRITE if writable else modes.READONLY
-    return MetadataStore(config)
+    try:
+        return MetadataStore(config, enable_upgrade_migration=upgrade)
+    except RuntimeError as error:
+        if _OLDER in str(error):
+            raise OlderStoreError(
+                f"{path}: was written by an older version of ML Metadata; trimline run with this --output brings it up "
+                "to date"
+            ) from None
+        if _NEWER in str(error):
+            raise UserError(
+                f"{path}: was written by a newer version of ML Metadata; use a newer Trimline, or another --output"
+            ) from None
+        raise
+
+
+def node_name(store: MetadataStore, execution: metadata_store_pb2.Execution) -> str:
+    """Returns the id of the component that an execution is of, for example "Trainer"."""
+    contexts = store.get_contexts_by_execution(execution.id)
+    node = next((context.name for context in contexts if context.type == _NODE_CONTEXT), execution.type)
+    # TFX names the context PIPELINE.NODE.
+    return node.rpartition(".")[2]
 
 
 class Metadata:
@@ -92,14 +146,14 @@ class Metadata:
         self._store = open_store(path)
 
     def runs(self) -> list[str]:
-        """Returns the ids of all runs, oldest first."""
+        """Returns the ids of all runs, oldest first: by number, as clocks may go backwards."""
         contexts = self._store.get_contexts_by_type(_RUN_CONTEXT)
-        return [context.name for context in sorted(contexts, key=lambda c: c.create_time_since_epoch)]
+        return [context.name for context in sorted(contexts, key=lambda c: c.id)]
 
     def components(self, run: str) -> list[ComponentRun]:
         """Returns the components of a run in the order in which they started; resolvers do no work and are left out."""
         executions = [e for e in self._executions(run) if e.type != _RESOLVER_TYPE]
-        return sorted((self._component_run(e) for e in executions), key=lambda c: (c.started, c.execution_id))
+        return sorted((self._component_run(e) for e in executions), key=lambda c: c.execution_id)
 
     def output(self, component: ComponentRun, key: str) -> OutputArtifact | None:
         """Returns a component's output, or None if it has none under that key."""
@@ -111,6 +165,17 @@ class Metadata:
         ]
         artifacts = self._store.get_artifacts_by_id(ids)
         return _output_artifact(artifacts[0]) if artifacts else None
+
+    def flows(self, run: str) -> list[Flow]:
+        """Returns what each component of a run read and made, in the order in which they started."""
+        return [
+            Flow(
+                component,
+                self._events_artifacts(component, _INPUT_EVENTS),
+                self._events_artifacts(component, _OUTPUT_EVENTS),
+            )
+            for component in self.components(run)
+        ]
 
     def pushed_models(self) -> list[OutputArtifact]:
         """Returns every push of every run."""
@@ -141,16 +206,17 @@ class Metadata:
         events = self._store.get_events_by_execution_ids(list(execution_ids)) if execution_ids else []
         return {event.artifact_id for event in events if event.type in kinds}
 
+    def _events_artifacts(self, component: ComponentRun, kinds: tuple[int, ...]) -> tuple[OutputArtifact, ...]:
+        ids = self._artifacts_of({component.execution_id}, kinds)
+        return tuple(_output_artifact(artifact) for artifact in self._store.get_artifacts_by_id(sorted(ids)))
+
     def _executions(self, run: str) -> list[metadata_store_pb2.Execution]:
         context = self._store.get_context_by_type_and_name(_RUN_CONTEXT, run)
         return list(self._store.get_executions_by_context(context.id)) if context else []
 
     def _component_run(self, execution: metadata_store_pb2.Execution) -> ComponentRun:
-        contexts = self._store.get_contexts_by_execution(execution.id)
-        node = next((context.name for context in contexts if context.type == _NODE_CONTEXT), execution.type)
         return ComponentRun(
-            # TFX names the context PIPELINE.NODE.
-            name=node.rpartition(".")[2],
+            name=node_name(self._store, execution),
             state=_STATES.get(execution.last_known_state, "failed"),
             started=execution.create_time_since_epoch / 1000,
             updated=execution.last_update_time_since_epoch / 1000,
@@ -175,9 +241,14 @@ class Outputs:
         self._metadata = metadata
         self.components = {component.name: component for component in metadata.components(run)}
 
+    def find(self, component: str, key: str) -> OutputArtifact | None:
+        """Returns an artifact; None if the component did not run, or did not get so far as to make it."""
+        known = self.components.get(component)
+        return self._metadata.output(known, key) if known else None
+
     def get(self, component: str, key: str) -> OutputArtifact:
         """Returns an artifact; raises LookupError if the component has none under that key."""
-        artifact = self._metadata.output(self.components[component], key)
+        artifact = self.find(component, key)
         if artifact is None:
             raise LookupError(f"the metadata store has no output {key} of {component}")
         return artifact

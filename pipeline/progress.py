@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
@@ -12,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from rich.console import Console, RenderableType
@@ -19,19 +22,27 @@ if TYPE_CHECKING:
     from pipeline.metadata import ComponentRun
 
 _MARKS = {"done": ("✓", "green"), "cached": ("✓", "cyan"), "failed": ("✗", "red")}
-_TRAINER = "Trainer"
+_WAITING = ("·", "dim")
+_BAR_WIDTH = 24
+# As Keras calls them, and as people do.
+_METRICS = {"loss": "loss {:.3f}", "accuracy": "accuracy {:.1%}", "val_accuracy": "validation {:.1%}"}
+
+# What each component waits for, by name.
+Graph = dict[str, list[str]]
+# See `trainer_module.progress.report`.
+Report = dict[str, Any]
 
 
 class Progress(Protocol):
     """Anything that can be told how a run is getting on."""
 
-    def update(self, components: list[ComponentRun], training: dict[str, Any] | None) -> None:
-        """Takes the components that have started, in order, and the Trainer's latest progress."""
+    def update(self, components: list[ComponentRun], graph: Graph, reports: Mapping[str, Report]) -> None:
+        """Takes the components that have started, what each waits for, and what they last said of themselves."""
         ...
 
 
 class LiveProgress:
-    """A table that changes in place, for terminals."""
+    """The whole graph with states and times, changing in place, for terminals."""
 
     def __init__(self, console: Console) -> None:
         """Creates the view; use it as a context manager.
@@ -39,6 +50,8 @@ class LiveProgress:
         Args:
             console: Where to draw.
         """
+        self._started = time.monotonic()
+        self._spinner = Spinner("dots")
         self._live = Live(Spinner("dots", "starting: loading TensorFlow"), console=console, refresh_per_second=8)
 
     def __enter__(self) -> Self:
@@ -52,14 +65,27 @@ class LiveProgress:
         """Stops drawing and leaves the last picture."""
         self._live.stop()
 
-    def update(self, components: list[ComponentRun], training: dict[str, Any] | None) -> None:
-        """Draws the components with state and time, and the progress of the training."""
-        if not components:
-            return
-        table = Table.grid(padding=(0, 2))
-        for component in components:
-            table.add_row(*_row(component, training))
-        self._live.update(table)
+    def update(self, components: list[ComponentRun], graph: Graph, reports: Mapping[str, Report]) -> None:
+        """Draws the graph from top to bottom; what may run side by side is joined by a bracket."""
+        known = {component.name: component for component in components}
+        table = Table.grid(padding=(0, 1))
+        for name, bracket in layout(graph):
+            table.add_row(*self._row(bracket, name, known.get(name), reports.get(name)))
+        ended = sum(component.state != "running" for component in components)
+        elapsed = time.monotonic() - self._started
+        footer = Text(f"{ended} of {len(graph)} components, {elapsed:.0f} s; Ctrl-C stops", style="dim")
+        self._live.update(Group(table, footer))
+
+    def _row(
+        self, bracket: str, name: str, component: ComponentRun | None, report: Report | None
+    ) -> list[RenderableType]:
+        if component is None:
+            return [Text(_WAITING[0], style="dim"), bracket, Text(name, style="dim"), "", ""]
+        if component.state == "running":
+            elapsed = f"{max(0.0, time.time() - component.started):.0f} s"
+            return [self._spinner, bracket, name, elapsed, _details(report) if report else ""]
+        mark, colour = _MARKS[component.state]
+        return [Text(mark, style=colour), bracket, name, *_time_and_note(component)]
 
 
 class PlainProgress:
@@ -73,7 +99,7 @@ class PlainProgress:
         """
         self._console = console
         self._states: dict[str, str] = {}
-        self._epoch = 0
+        self._told: dict[str, tuple[str, int]] = {}
 
     def __enter__(self) -> Self:
         """Does nothing; the view is used like the live one."""
@@ -84,36 +110,79 @@ class PlainProgress:
     ) -> None:
         """Does nothing."""
 
-    def update(self, components: list[ComponentRun], training: dict[str, Any] | None) -> None:
-        """Writes a line for every component that has started or ended and for every epoch that has ended."""
+    def update(self, components: list[ComponentRun], graph: Graph, reports: Mapping[str, Report]) -> None:
+        """Writes a line for every component that starts or ends, for all that it begins to do, and for every epoch."""
+        del graph
         for component in components:
             if self._states.get(component.name) != component.state:
                 self._states[component.name] = component.state
                 self._line(f"{component.name}: {_state_text(component)}")
-        if training and self._states.get(_TRAINER) == "running":
-            self._report_epoch(training)
+            if component.state == "running" and component.name in reports:
+                self._tell(component.name, reports[component.name])
 
-    def _report_epoch(self, training: dict[str, Any]) -> None:
-        finished = _steps_done(training) // training["steps"]
-        if finished > self._epoch:
-            self._epoch = finished
-            self._line(f"{_TRAINER}: {_training_text(training)}")
+    def _tell(self, name: str, report: Report) -> None:
+        finished = report.get("finished") or {}
+        latest = report["doing"], finished.get("epoch", 0)
+        if self._told.get(name) != latest:
+            self._told[name] = latest
+            self._line(f"{name}: {report_text(report | finished) if finished else report['doing']}")
 
     def _line(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _row(component: ComponentRun, training: dict[str, Any] | None) -> list[RenderableType]:
-    if component.state == "running":
-        elapsed = f"{max(0.0, time.time() - component.started):.0f} s"
-        details: RenderableType = ""
-        if component.name == _TRAINER and training:
-            bar = ProgressBar(total=training["epochs"] * training["steps"], completed=_steps_done(training), width=24)
-            details = Table.grid(padding=(0, 1))
-            details.add_row(bar, _training_text(training))
-        return [Spinner("dots"), component.name, elapsed, details]
-    mark, colour = _MARKS[component.state]
-    return [Text(mark, style=colour), component.name, *_time_and_note(component)]
+def layout(graph: Graph) -> list[tuple[str, str]]:
+    """Orders the components so that each stands below all that it waits for.
+
+    Args:
+        graph: What each component waits for, by name.
+
+    Returns:
+        Names, each with the bracket that joins it to those beside which it may run; "" if it is alone.
+    """
+    depths: dict[str, int] = {}
+
+    def depth(name: str) -> int:
+        if name not in depths:
+            depths[name] = 1 + max((depth(upstream) for upstream in graph.get(name, ())), default=0)
+        return depths[name]
+
+    rows: list[tuple[str, str]] = []
+    for _, beside in itertools.groupby(sorted(graph, key=depth), key=depth):
+        names = list(beside)
+        brackets = ["┌", *"├" * (len(names) - 2), "└"] if len(names) > 1 else [""]
+        rows += zip(names, brackets, strict=True)
+    return rows
+
+
+def report_text(report: Report) -> str:
+    """Says in a line what a component is doing, how far it is, and its metrics."""
+    return ", ".join(part for part in (report["doing"], _position(report), _metrics(report)) if part)
+
+
+def _details(report: Report) -> RenderableType:
+    if "epoch" not in report:
+        return report["doing"]
+    done = (report["epoch"] - 1) * report["steps"] + report["step"]
+    bar = Table.grid(padding=(0, 1))
+    total = report["epochs"] * report["steps"]
+    bar.add_row(ProgressBar(total=total, completed=done, width=_BAR_WIDTH), _position(report))
+    validated = {name: value for name, value in _finished_metrics(report).items() if name.startswith("val_")}
+    return Group(report["doing"], bar, _metrics({"metrics": report["metrics"] | validated}))
+
+
+def _finished_metrics(report: Report) -> dict[str, float | None]:
+    return (report.get("finished") or {}).get("metrics", {})
+
+
+def _position(report: Report) -> str:
+    return f"epoch {report['epoch']}/{report['epochs']}" if "epoch" in report else ""
+
+
+def _metrics(report: Report) -> str:
+    metrics = report.get("metrics", {})
+    known = [form.format(metrics[name]) for name, form in _METRICS.items() if metrics.get(name) is not None]
+    return ", ".join(known).replace("%", " %")
 
 
 def _time_and_note(component: ComponentRun) -> tuple[str, str]:
@@ -126,16 +195,3 @@ def _state_text(component: ComponentRun) -> str:
     if component.state == "running":
         return "started"
     return " ".join(part for part in _time_and_note(component) if part)
-
-
-def _steps_done(training: dict[str, Any]) -> int:
-    return (training["epoch"] - 1) * training["steps"] + training["step"]
-
-
-def _training_text(training: dict[str, Any]) -> str:
-    parts = [f"epoch {training['epoch']}/{training['epochs']}"]
-    if training["accuracy"] is not None:
-        parts.append(f"accuracy {100 * training['accuracy']:.1f} %")
-    if training["validation_accuracy"] is not None:
-        parts.append(f"validation {100 * training['validation_accuracy']:.1f} %")
-    return ", ".join(parts)

@@ -1,11 +1,11 @@
-"""The runs and pushes of an output directory, as tables."""
+"""The runs and pushes of an output directory, for programs and as tables."""
 
 from __future__ import annotations
 
 import posixpath
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 from rich.table import Table
@@ -19,44 +19,77 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def status_table(metadata_file: Path) -> Table:
-    """Tabulates all runs, oldest first.
+def runs(metadata_file: Path) -> list[dict[str, Any]]:
+    """Lists all runs, oldest first.
 
     Args:
         metadata_file: The SQLite metadata store.
 
     Returns:
-        A row for each run: when, how many components ran or came from the cache, the verdict, the pushed version.
+        For each run: id, how many components ran, came from the cache and failed, the verdict, the pushed version.
     """
     metadata = Metadata(metadata_file)
-    table = Table("Run", "Components", "Verdict", "Pushed version")
+    rows = []
     for run in metadata.runs():
         components = metadata.components(run)
         by_name = {component.name: component for component in components}
-        table.add_row(run, _count(components), _verdict(metadata, by_name), _version(metadata, by_name))
-    return table
+        rows.append(
+            {
+                "run": run,
+                "components": _count(components),
+                "verdict": _verdict(metadata, by_name),
+                "pushed_version": _version(metadata, by_name),
+            }
+        )
+    return rows
 
 
-def push_table(metadata_file: Path) -> Table:
-    """Tabulates all pushes, oldest first.
+def pushes(metadata_file: Path) -> list[dict[str, Any]]:
+    """Lists all pushes, oldest first.
 
     Args:
         metadata_file: The SQLite metadata store.
 
     Returns:
-        A row for each: version, release (the same number is the same models), when, by whom, how, where, and whether it
-        is what servers load there now.
+        For each: artifact, version, release (the same number is the same models), when (Unix time), by whom, how,
+        where, and whether it is what servers load there now.
     """
-    pushes = Ledger(metadata_file).pushes()
-    states = _states(pushes)
+    made = Ledger(metadata_file).pushes()
+    states = _states(made)
+    return [
+        {
+            "artifact": push.artifact,
+            "version": push.version,
+            "release": push.release.id if push.release else None,
+            "at": push.at,
+            "by": push.by,
+            "how": push.kind,
+            "state": states[push.path],
+            "path": push.path,
+        }
+        for push in made
+    ]
+
+
+def status_table(rows: list[dict[str, Any]]) -> Table:
+    """Tabulates what `runs` lists."""
+    table = Table("Run", "Components", "Verdict", "Pushed version")
+    for row in rows:
+        counted = ", ".join(f"{count} {word}" for word, count in row["components"].items() if count)
+        table.add_row(row["run"], counted, row["verdict"], str(row["pushed_version"] or ""))
+    return table
+
+
+def push_table(rows: list[dict[str, Any]]) -> Table:
+    """Tabulates what `pushes` lists."""
     table = Table("Version", "Release", "Pushed", "By", "How", "State")
     for column in table.columns:
         column.no_wrap = True
     table.add_column("Where", overflow="fold", ratio=1)
-    for push in pushes:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(push.at))
-        release = str(push.release.id) if push.release else "unknown"
-        table.add_row(str(push.version), release, when, push.by, push.kind, states[push.path], push.path)
+    for row in rows:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["at"]))
+        release = str(row["release"] or "unknown")
+        table.add_row(str(row["version"]), release, when, row["by"], row["how"], row["state"], row["path"])
     return table
 
 
@@ -76,10 +109,9 @@ def _states(pushes: Sequence[Push]) -> dict[str, str]:
     return states
 
 
-def _count(components: list[ComponentRun]) -> str:
-    states = [component.state for component in components]
-    parts = [(states.count("done"), "ran"), (states.count("cached"), "cached"), (states.count("failed"), "failed")]
-    return ", ".join(f"{count} {word}" for count, word in parts if count)
+def _count(components: list[ComponentRun]) -> dict[str, int]:
+    words = {"ran": "done", "cached": "cached", "failed": "failed"}
+    return {word: sum(component.state == state for component in components) for word, state in words.items()}
 
 
 def _verdict(metadata: Metadata, components: dict[str, ComponentRun]) -> str:
@@ -92,8 +124,9 @@ def _verdict(metadata: Metadata, components: dict[str, ComponentRun]) -> str:
     return f"refused by {refused_by}" if refused_by else "blessed"
 
 
-def _version(metadata: Metadata, components: dict[str, ComponentRun]) -> str:
+def _version(metadata: Metadata, components: dict[str, ComponentRun]) -> int | None:
     if "PusherTFLite" not in components:
-        return ""
+        return None
     pushed = metadata.output(components["PusherTFLite"], "pushed_model")
-    return str(pushed.properties.get("pushed_version", "")) if pushed else ""
+    version = pushed.properties.get("pushed_version") if pushed else None
+    return int(version) if version else None

@@ -27,19 +27,27 @@ class Workspace:
         """
         self.root = root.absolute()
         self.pipeline_root = self.root / "pipeline_root"
+        self.training_logs = self.pipeline_root / "Trainer" / "model_run"
         self.metadata_file = self.root / "metadata.db"
         self.pushed_saved_model = self.root / "pushed" / "saved_model"
         self.pushed_tflite = self.root / "pushed" / "tflite"
         self.report = self.root / "report" / "index.html"
         self.summary_file = self.root / "report" / "summary.json"
+        self.run_summaries = self.root / "report" / "runs"
+        self.comparison = self.root / "report" / "comparison.html"
+        self.model_card = self.root / "report" / "model_card.md"
+        self.model_card_json = self.root / "report" / "model_card.json"
         self.settings_file = self.root / "settings.json"
         self.log_file = self.root / "logs" / "run.log"
+        self.progress_file = self.root / "logs" / "progress.json"
+        self.trouble_file = self.root / "logs" / "trouble.txt"
+        self.graph_file = self.root / "logs" / "graph.json"
         self.ladder_file = self.root / "ladder.json"
         self.ladder_picture = self.root / "ladder.png"
         self.ladder_progress_file = self.root / "logs" / "ladder.jsonl"
         self.compressed = self.root / "compressed"
+        self.compressed_partial = self.root / "compressed.partial"
         self.compression_checkpoints = self.root / "checkpoints"
-        self.outcome_file = self.root / "logs" / "outcome.json"
         self._lock_file = self.root / ".lock"
 
     def prepare(self) -> None:
@@ -49,21 +57,19 @@ class Workspace:
             UserError: If the output directory cannot be written.
         """
         try:
-            for directory in (self.pipeline_root, self.summary_file.parent, self.log_file.parent):
+            for directory in (self.pipeline_root, self.run_summaries, self.log_file.parent):
                 directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"{self.root}: cannot write the output there: {error.strerror}; choose another --output"
-            ) from None
+            raise self._cannot_write(error) from None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[IO[str]]:
         """Keeps other runs away from this output directory, and yields the lock's open file.
 
         Raises:
-            UserError: If another run is under way there.
+            UserError: If another run is under way there, or the output directory cannot be written.
         """
-        with self._lock_file.open("w") as lock:
+        with self._open_lock() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -71,6 +77,15 @@ class Workspace:
                     f"{self.root}: another run is writing there; wait for it or choose another --output"
                 ) from None
             yield lock
+
+    def _open_lock(self) -> IO[str]:
+        try:
+            return self._lock_file.open("w")
+        except OSError as error:
+            raise self._cannot_write(error) from None
+
+    def _cannot_write(self, error: OSError) -> UserError:
+        return UserError(f"{self.root}: cannot write the output there: {error.strerror}; choose another --output")
 
     def write_settings(self, settings: PipelineSettings) -> None:
         """Stores the settings of the run, as a whole or not at all."""

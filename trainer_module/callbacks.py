@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 import tf_keras as keras
 
-from trainer_module.files import write_whole
+from trainer_module import progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,28 +19,30 @@ if TYPE_CHECKING:
 
     from trainer_module.state import TrainingState
 
-_SECONDS_BETWEEN_PROGRESS = 0.5
+_SECONDS_BETWEEN_REPORTS = 0.5
 _VALIDATION_PREFIX = "val_"
 
 
-class ProgressWriter(keras.callbacks.Callback):
-    """Keeps a small JSON file up to date, from which the command line shows the progress of the training."""
+class EpochProgress(keras.callbacks.Callback):
+    """Reports the steps, epochs and metrics of a training."""
 
-    def __init__(self, path: Path, epochs_before: int = 0, epochs_after: int = 0) -> None:
+    def __init__(self, component: str, doing: str, epochs_before: int = 0, epochs_after: int = 0) -> None:
         """Creates the callback.
 
         Args:
-            path: The file; it is replaced as a whole, so a reader never sees half of it.
+            component: See `progress.report`.
+            doing: See `progress.report`.
             epochs_before: Epochs of another training before this one that the user sees as part of the same.
             epochs_after: Epochs of another training after this one.
         """
         super().__init__()
-        self._path = path
+        self._component = component
+        self._doing = doing
         self._epochs_before = epochs_before
         self._epochs_after = epochs_after
         self._epoch = 0
-        self._validation_accuracy: float | None = None
-        self._next_write = 0.0
+        self._finished: dict[str, Any] | None = None
+        self._next_report = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Notes the epoch."""
@@ -48,28 +50,29 @@ class ProgressWriter(keras.callbacks.Callback):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Writes the running training metrics, at most twice a second."""
-        if time.monotonic() < self._next_write:
+        """Reports the running training metrics, at most twice a second."""
+        if time.monotonic() < self._next_report:
             return
-        self._next_write = time.monotonic() + _SECONDS_BETWEEN_PROGRESS
-        self._write(batch + 1, logs or {})
+        self._next_report = time.monotonic() + _SECONDS_BETWEEN_REPORTS
+        self._report(batch + 1, _plain(logs or {}))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Writes the metrics of the whole epoch."""
-        del epoch
-        self._validation_accuracy = (logs or {}).get("val_accuracy")
-        self._write(self.params["steps"], logs or {})
+        """Reports the metrics of the whole epoch."""
+        metrics = _plain(logs or {})
+        self._finished = {"epoch": self._epochs_before + epoch + 1, "metrics": metrics}
+        self._report(self.params["steps"], metrics)
 
-    def _write(self, step: int, logs: dict[str, float]) -> None:
-        progress = {
-            "epoch": self._epochs_before + self._epoch + 1,
-            "epochs": self._epochs_before + self.params["epochs"] + self._epochs_after,
-            "step": step,
-            "steps": self.params["steps"],
-            "accuracy": _plain(logs.get("accuracy")),
-            "validation_accuracy": _plain(self._validation_accuracy),
-        }
-        write_whole(self._path, json.dumps(progress))
+    def _report(self, step: int, metrics: dict[str, float | None]) -> None:
+        progress.report(
+            self._component,
+            self._doing,
+            epoch=self._epochs_before + self._epoch + 1,
+            epochs=self._epochs_before + self.params["epochs"] + self._epochs_after,
+            step=step,
+            steps=self.params["steps"],
+            metrics=metrics,
+            finished=self._finished,
+        )
 
 
 class EpochKeeper(keras.callbacks.Callback):
@@ -145,5 +148,5 @@ def replay_history(history: Mapping[str, list[float]], log_directory: Path) -> N
                         tf.summary.scalar(f"epoch_{name.removeprefix(_VALIDATION_PREFIX)}", value, step=epoch)
 
 
-def _plain(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _plain(logs: Mapping[str, Any]) -> dict[str, float | None]:
+    return {name: float(value) if math.isfinite(value) else None for name, value in logs.items()}

@@ -24,6 +24,8 @@ LABELS_FILE = "labels.txt"
 # Softmax in float32 sums to 1 within 1e-6, and 256 steps of an int8 output within half a step for each class.
 _SUM_TOLERANCE = 0.05
 _CHANNELS = 3
+# Beam's batches grow to hundreds of photos, and with them what the network's layers would take.
+_PIECE = 32
 # Some of TensorFlow's messages fill a page.
 _REASON_LENGTH = 200
 
@@ -125,7 +127,7 @@ class CheckedClassifier:
             GateError: The model fails, or what it answers is not one probability distribution over its labels a photo.
         """
         try:
-            probabilities = self._classifier.predict(encoded)
+            probabilities = self._predict(encoded)
         except Exception as error:
             raise GateError(f"the {self._name} fails on test photos: {_one_line(error)}") from error
         shape = (len(encoded), len(self.class_names))
@@ -138,6 +140,10 @@ class CheckedClassifier:
         if probabilities.min() < 0 or np.abs(probabilities.sum(axis=1) - 1).max() > _SUM_TOLERANCE:
             raise GateError(f"the {self._name} answers with numbers that are not probabilities: they do not sum to 1")
         return probabilities
+
+    def _predict(self, encoded: Sequence[bytes]) -> np.ndarray:
+        pieces = [encoded[start : start + _PIECE] for start in range(0, len(encoded), _PIECE)]
+        return np.concatenate([self._classifier.predict(piece) for piece in pieces])
 
 
 def _load(directory: str) -> Classifier:

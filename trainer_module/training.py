@@ -15,9 +15,10 @@ import tf_keras as keras
 
 from trainer_module import acceleration, checkpoints, distillation, optimization
 from trainer_module.batches import Batches
-from trainer_module.callbacks import EpochKeeper, ProgressWriter, WeightAverage, replay_history
+from trainer_module.callbacks import EpochKeeper, EpochProgress, WeightAverage, replay_history
 from trainer_module.errors import UserError
 from trainer_module.models import build_model
+from trainer_module.progress import TRAINER, report
 from trainer_module.state import Record, TrainingState
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
     from trainer_module import input_pipeline
     from trainer_module.settings import TrainingSettings
-
-PROGRESS_FILE = "progress.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +90,7 @@ def train(
         train_records: The training split.
         validation_records: The split that decides which epoch is the best.
         classes: Number of classes.
-        run_directory: Where TensorBoard logs and the progress file go.
+        run_directory: Where TensorBoard logs go.
         checkpoint_directory: Where the state is kept after every epoch, and from where a training that was killed goes
             on. It must belong to these settings and data alone, be shared by all hosts, and stays for the caller to
             remove. None keeps nothing.
@@ -116,11 +115,11 @@ def train(
     )
     _make_repeatable(settings.seed)
     if settings.trainer.distillation.teacher == "none":
-        return _train(job, ProgressWriter(run_directory / PROGRESS_FILE), None)
+        return _train(job, EpochProgress(TRAINER, "training"), None)
     teacher_job = _teacher_job(job)
     epochs, teacher_epochs = settings.trainer.epochs, teacher_job.settings.trainer.epochs
-    teacher = _train(teacher_job, ProgressWriter(run_directory / PROGRESS_FILE, epochs_after=epochs), None)
-    return _train(job, ProgressWriter(run_directory / PROGRESS_FILE, epochs_before=teacher_epochs), teacher)
+    teacher = _train(teacher_job, EpochProgress(TRAINER, "training the teacher", epochs_after=epochs), None)
+    return _train(job, EpochProgress(TRAINER, "training", epochs_before=teacher_epochs), teacher)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +144,7 @@ def _teacher_job(job: _Job) -> _Job:
     )
 
 
-def _train(job: _Job, progress: ProgressWriter, teacher: TrainingResult | None) -> TrainingResult:
+def _train(job: _Job, progress: EpochProgress, teacher: TrainingResult | None) -> TrainingResult:
     batches = Batches(job.settings, job.train_records, job.validation_records, job.classes)
 
     def build(how: acceleration.Acceleration) -> keras.Model:
@@ -167,6 +166,7 @@ def _train(job: _Job, progress: ProgressWriter, teacher: TrainingResult | None) 
 
 def _started(job: _Job, build: Callable[[acceleration.Acceleration], keras.Model], batches: Batches) -> TrainingState:
     total_steps = batches.steps * job.settings.trainer.epochs
+    report(TRAINER, "choosing how to execute the steps")
     choice = acceleration.choose(job.settings.acceleration, build, batches.probe(), total_steps, job.strategy)
     return TrainingState(build(choice.chosen), _float32_model(job.settings, job.classes), Record(choice))
 
@@ -186,7 +186,7 @@ def _resumed(job: _Job, build: Callable[[acceleration.Acceleration], keras.Model
     return state
 
 
-def _fit(job: _Job, state: TrainingState, batches: Batches, progress: ProgressWriter) -> None:
+def _fit(job: _Job, state: TrainingState, batches: Batches, progress: EpochProgress) -> None:
     settings = job.settings.trainer
     # The order matters: see WeightAverage.
     callbacks = [

@@ -23,6 +23,7 @@ from components.compression.kernels import require_known_layers
 from components.compression.measurement import Measurement, measure, top1_accuracy
 from components.compression.selection import Budget, excesses, select
 from components.compression.store import Store
+from trainer_module import progress
 from trainer_module.acceleration import Acceleration
 from trainer_module.errors import UserError
 from trainer_module.files import write_whole
@@ -179,7 +180,8 @@ def compress(
         "selected": chosen,
         "seconds": time.perf_counter() - start,
     }
-    store.clear()
+    if job.tuner is None or not job.tuner.is_short_of_time:
+        store.clear()
     return Result(selected.model, selected, report)
 
 
@@ -243,6 +245,7 @@ def _make_variants(job: stages.Job, parent: Parent, directory: Path, variants: l
     reference: list[Kernel] = []
     for candidate in stages.candidates(job):
         path = directory / f"{candidate.name}.tflite"
+        progress.report(progress.COMPRESSION, f"making and measuring {candidate.name}")
         try:
             write_whole(path, candidate.convert())
             reference = reference or ModelFile(path).kernels

@@ -31,6 +31,7 @@ from trainer_module.acceleration import Acceleration
 from trainer_module.checkpoints import fingerprint
 from trainer_module.export import KERAS_MODEL_FILE, save_serving_model
 from trainer_module.preprocessing import class_names
+from trainer_module.progress import COMPRESSION, report
 from trainer_module.run import TRAINING_FILE
 from trainer_module.settings import TrainingSettings
 
@@ -84,7 +85,7 @@ class Executor(base_executor.BaseExecutor):
                 splits,
                 settings,
                 variants,
-                fine_tuning=_fine_tuning(input_dict, training, exec_properties),
+                fine_tuning=_fine_tuning(input_dict, settings, training, exec_properties),
                 class_names=names,
                 seed=training.seed or 0,
             )
@@ -100,6 +101,7 @@ def _write_outputs(
     inputs: Mapping[str, list[Artifact]],
     outputs: Mapping[str, list[Artifact]],
 ) -> None:
+    report(COMPRESSION, f"exporting {result.selected.name}")
     content = BundleContent(
         name=result.selected.name,
         model=result.selected.path,
@@ -126,10 +128,14 @@ def _patterns(inputs: Mapping[str, list[Artifact]], split: str) -> list[str]:
 
 
 def _fine_tuning(
-    inputs: Mapping[str, list[Artifact]], training: TrainingSettings, exec_properties: Mapping[str, Any]
+    inputs: Mapping[str, list[Artifact]],
+    settings: CompressionSettings,
+    training: TrainingSettings,
+    exec_properties: Mapping[str, Any],
 ) -> FineTuning:
     own = fingerprint(
-        {name: exec_properties[name] for name in ("settings", "training", "version")},
+        settings.causes(),
+        {name: exec_properties[name] for name in ("training", "version")},
         [artifact.uri for artifacts in inputs.values() for artifact in artifacts],
     )
     return FineTuning(training, _trainers_acceleration(inputs), f"{exec_properties['checkpoints']}/compression-{own}")

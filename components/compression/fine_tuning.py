@@ -14,7 +14,9 @@ import tf_keras as keras
 from components.compression.errors import VariantError
 from trainer_module import optimization
 from trainer_module.batches import Batches
+from trainer_module.callbacks import EpochProgress
 from trainer_module.distillation import DistilledModel
+from trainer_module.progress import COMPRESSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,6 +46,7 @@ class FineTuner:
             that are rounded afterwards, so these steps are in float32.
         store: Where finished work is kept.
         deadline: Value of `time.monotonic` after which no fine-tuning begins.
+        is_short_of_time: Whether a fine-tuning was left out for want of time.
     """
 
     settings: CompressionSettings
@@ -53,7 +56,9 @@ class FineTuner:
     how: Acceleration
     store: Store
     deadline: float = math.inf
+    is_short_of_time: bool = False
     _seconds_per_epoch: float = 0.0
+    _work: str = ""
 
     def __post_init__(self) -> None:
         """Makes the batches, whose number the schedules of the stages depend on."""
@@ -88,6 +93,7 @@ class FineTuner:
             model.set_weights(kept)
             return
         self._require_time(name)
+        self._work = name
         work()
         self.store.save(name, model.get_weights())
 
@@ -119,7 +125,11 @@ class FineTuner:
             self._batches.training(0),
             epochs=self.epochs,
             steps_per_epoch=self._batches.steps,
-            callbacks=[keras.callbacks.TerminateOnNaN(), *callbacks],
+            callbacks=[
+                keras.callbacks.TerminateOnNaN(),
+                EpochProgress(COMPRESSION, f"fine-tuning {self._work}"),
+                *callbacks,
+            ],
             verbose=0,
         ).history
         self._seconds_per_epoch = (time.monotonic() - started) / self.epochs
@@ -142,7 +152,8 @@ class FineTuner:
 
     def _require_time(self, name: str) -> None:
         if time.monotonic() + self._seconds_per_epoch * self.epochs > self.deadline:
+            self.is_short_of_time = True
             raise VariantError(
                 f"no time was left to fine-tune {name}: compression.time_budget_s={self.settings.time_budget_s:g}; "
-                "raise it, or run again: what is finished is kept"
+                "run again with more: what is finished is kept"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -68,6 +68,10 @@ class CompressionSettings(Settings):
         None, gt=0.0, description="Seconds after which no further fine-tuning begins; unset: no limit."
     )
     budget: BudgetSettings = BudgetSettings()
+
+    def causes(self) -> dict[str, Any]:
+        """Returns the settings, as JSON values, that finished fine-tunings depend on: not how long one may go on."""
+        return self.model_dump(mode="json", exclude={"time_budget_s"})
 
     @field_validator("stages")
     @classmethod

@@ -14,6 +14,7 @@ from components.compression.kernels import Skipped, choose, copy_of, kernel, spa
 from components.compression.measurement import top1_accuracy
 from components.compression.quantization_aware import fake_quantized, float_weights
 from components.compression.search import Level, furthest
+from trainer_module.progress import COMPRESSION, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -146,6 +147,7 @@ def candidates(job: Job) -> Iterator[Candidate]:
 
 
 def _staged(job: Job, stage: str, name: str, work: Callable[[], Staged]) -> Staged | None:
+    report(COMPRESSION, f"preparing {name}")
     made = _attempt(job, name, work)
     if made is not None:
         job.notes[stage] = made.note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import shutil
 import tempfile
@@ -9,11 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import load_settings
 from pipeline.quiet import library_noise_hidden
+from pipeline.terminal import Terminal
 from trainer_module.errors import UserError
 from trainer_module.files import write_whole
 
@@ -21,7 +22,7 @@ NOT_BLESSED, INTERRUPTED = 3, 130
 
 app = typer.Typer(
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     help="Compiles the pipeline for Kubeflow Pipelines, starts it there, follows it. docs/kubeflow.md describes how.",
 )
 
@@ -33,7 +34,7 @@ SetOption = Annotated[
 
 @app.command(
     name="compile",
-    epilog="Example: [bold]trimline kubeflow compile --config kubeflow/settings.yaml --output pipeline.yaml[/bold].",
+    epilog="Example: `trimline kubeflow compile --config kubeflow/settings.yaml --output pipeline.yaml`.",
 )
 def compile_(
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")] = Path("pipeline.yaml"),
@@ -49,8 +50,8 @@ def compile_(
 
 
 @app.command(
-    epilog="Example: [bold]trimline kubeflow submit --config kubeflow/settings.yaml "
-    "--set kubeflow.host=http://localhost:8888[/bold]. $TRIMLINE_KUBEFLOW_TOKEN is the token, where one is needed. "
+    epilog="Example: `trimline kubeflow submit --config kubeflow/settings.yaml "
+    "--set kubeflow.host=http://localhost:8888`. $TRIMLINE_KUBEFLOW_TOKEN is the token, where one is needed. "
     "Exit codes: 0 done and pushed, 2 bad settings or no server, 3 finished but not blessed, 1 the run failed."
 )
 def submit(
@@ -96,7 +97,7 @@ def submit(
     typer.echo("Pushed")
 
 
-@app.command(epilog="Examples: [bold]trimline kubeflow status[/bold]; [bold]trimline kubeflow status RUN[/bold].")
+@app.command(epilog="Examples: `trimline kubeflow status`; `trimline kubeflow status RUN`.")
 def status(
     run_id: Annotated[
         str | None, typer.Argument(metavar="RUN", help="A run's id; without it, the latest runs.")
@@ -104,21 +105,25 @@ def status(
     config: ConfigOption = None,
     assignments: SetOption = None,
     count: Annotated[int, typer.Option(min=1, max=100, help="How many runs to list.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
     """Lists the latest runs of kubeflow.experiment, or the tasks of one run."""
     from pipeline.kubeflow.client import KubeflowClient
 
     client = KubeflowClient(load_settings(config, tuple(assignments or ())).kubeflow)
+    terminal = Terminal(as_json=as_json)
     if run_id is None:
+        runs = client.runs(count)
         table = Table("Run", "Name", "Started", "State")
-        for run in client.runs(count):
+        for run in runs:
             table.add_row(run.run_id, run.name, run.created, run.state.lower())
-    else:
-        state = client.state(run_id)
-        table = Table("Task", "State", "Error", title=f"{state.name}: {state.state.lower()}")
-        for task, now in state.tasks.items():
-            table.add_row(task, now.lower(), state.errors.get(task, ""))
-    Console().print(table)
+        terminal.result([dataclasses.asdict(run) for run in runs], table)
+        return
+    state = client.state(run_id)
+    table = Table("Task", "State", "Error", title=f"{state.name}: {state.state.lower()}")
+    for task, now in state.tasks.items():
+        table.add_row(task, now.lower(), state.errors.get(task, ""))
+    terminal.result(dataclasses.asdict(state), table)
 
 
 def _compile(config: Path | None, assignments: list[str] | None, output: Path) -> int:

@@ -18,7 +18,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
 from components.pushed_baseline import properties
-from pipeline.child import user_error
+from pipeline.child import user_error_line
 from pipeline.kubeflow import launcher_paths
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
         publish(Path(executor_input.outputs.output_file))
     except Exception:
         logging.getLogger(__name__).exception("the component failed")
-        message = user_error(traceback.format_exc())
+        message = user_error_line(traceback.format_exc())
         if message is None:
             return BUG
         sys.stderr.write(f"trimline: {message}\n")

@@ -6,10 +6,10 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from components.release_gate.spec import BLESSED, VERDICT_KEY
+from pipeline.beam import beam_arguments
 from pipeline.kubeflow.compiler import CompiledPipeline, Condition, compile_pipeline
 from pipeline.kubeflow.outcome import PUSHERS
 from pipeline.kubeflow.platform import SCRATCH
-from pipeline.local_runner import beam_arguments
 from trainer_module.architectures import require_input_size
 from trainer_module.errors import UserError
 
@@ -53,7 +53,7 @@ def compile_settings(settings: PipelineSettings) -> CompiledPipeline:
     pipeline = create_pipeline(
         settings,
         Locations(pipeline_root=root, **places),
-        beam_arguments(settings),
+        beam_arguments(settings.beam),
         abilities=Abilities(drivers=False, resolvers=False),
     )
     return compile_pipeline(pipeline, kubeflow, image, _UNCACHED, dict.fromkeys(PUSHERS, _BLESSED))

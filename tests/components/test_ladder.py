@@ -1,12 +1,15 @@
+import json
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
 from pipeline.ladder_chart import draw
 from pipeline.ladder_table import LESSON, gains
 from pipeline.ladder_view import ladder_table
-from tests.transformed_files import striped_images, write_transformed
-from trainer_module import acceleration, input_pipeline, ladder
-from trainer_module.settings import ModelSettings, TrainerSettings, TrainingSettings
+from tests.image_files import write_tree
+from tests.notebooks import run_notebook
+from trainer_module import acceleration
 
 # XLA compiles three of the rungs, which takes most of a minute.
 pytestmark = pytest.mark.component
@@ -15,17 +18,21 @@ NAMES = ["naive", "pooling", "separable", "jit", "amp", "fusing", "auto"]
 
 
 @pytest.fixture(scope="module")
-def climbed(tmp_path_factory):
+def walked(tmp_path_factory):
+    """Runs the notebook, which runs `trimline ladder`, and returns what its cells printed and the output directory."""
     directory = tmp_path_factory.mktemp("ladder")
-    splits = ladder.Splits(
-        input_pipeline.measure([write_transformed(directory / "train.gz", *striped_images(64, 32))]),
-        input_pipeline.measure([write_transformed(directory / "test.gz", *striped_images(20, 32, seed=1))]),
-    )
-    settings = TrainingSettings(
-        image_size=32, model=ModelSettings(width=0.1), trainer=TrainerSettings(epochs=2, batch_size=8)
-    )
-    events = []
-    return ladder.climb(settings, splits, 2, lambda *event: events.append(event)), events
+    write_tree(directory / "photos", {"cat": 40, "dog": 40}, width=32, height=32)
+    settings = ["model.width=0.1", "trainer.epochs=2", "trainer.batch_size=8"]
+    parameters = f"data, output, settings = {str(directory / 'photos')!r}, {str(directory / 'out')!r}, {settings}"
+    return run_notebook(Path(__file__).parents[2] / "docs" / "ladder.ipynb", parameters), directory / "out"
+
+
+@pytest.fixture(scope="module")
+def climbed(walked):
+    _, out = walked
+    lines = (out / "logs" / "ladder.jsonl").read_text().splitlines()
+    events = [(event["rung"], event["epoch"]) for event in map(json.loads, lines)]
+    return json.loads((out / "ladder.json").read_text())["rungs"], events
 
 
 def test_every_rung_is_measured(climbed):
@@ -71,7 +78,7 @@ def test_every_rung_answers_as_it_was_trained_but_auto_as_it_is_fastest(climbed)
 
 def test_the_rungs_take_turns(climbed):
     _, events = climbed
-    assert [(name, epoch) for name, epoch, _ in events] == [(name, epoch) for epoch in (1, 2) for name in NAMES]
+    assert events == [(name, epoch) for epoch in (1, 2) for name in NAMES]
 
 
 def test_the_picture_and_the_table_show_every_rung(climbed, tmp_path):
@@ -84,6 +91,17 @@ def test_the_picture_and_the_table_show_every_rung(climbed, tmp_path):
     table = ladder_table(rungs, list(LESSON))
     assert list(table.columns[0].cells)[: len(NAMES)] == NAMES
     assert "(7,476,742)" in next(iter(table.columns[1].cells))
+
+
+def test_the_notebook_walks_through_what_was_measured(walked):
+    printed, _ = walked
+    text = "\n".join(printed)
+    assert [name for name in NAMES if name not in text] == []
+    steps = (("naive", "pooling"), ("pooling", "separable"), ("separable", "jit"), ("jit", "amp"), ("amp", "fusing"))
+    for before, after in steps:
+        assert f"{before} -> {after}\n  parameters" in text
+    (probed,) = [each for each in printed if "naive -> auto" in each]
+    assert "ms a step" in probed
 
 
 def test_gains_compare_the_last_rung_with_the_first():

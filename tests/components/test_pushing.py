@@ -17,7 +17,7 @@ from pipeline.destinations import below, live_pushes, push_directories
 from pipeline.ledger import Ledger
 from pipeline.local_runner import forget_lost_pushes
 from pipeline.pushing import push, rollback
-from pipeline.status import push_table
+from pipeline.status import push_table, pushes
 from pipeline.workspace import Workspace
 from trainer_module.errors import UserError
 
@@ -206,7 +206,7 @@ def test_nothing_can_be_pushed_before_anything_was_blessed(tmp_path):
 
 def test_the_table_says_what_is_live_and_what_is_gone(run, tmp_path):
     rollback(run.workspace, run.directories, keep=2)
-    table = push_table(run.workspace.metadata_file)
+    table = push_table(pushes(run.workspace.metadata_file))
     states = list(next(column for column in table.columns if column.header == "State").cells)
     assert states == ["removed"] * 4 + ["there"] * 2 + ["live"] * 2
 

@@ -1,5 +1,6 @@
 """trimline kubeflow submit and status, against a server on a real socket."""
 
+import json
 import os
 
 import pytest
@@ -132,9 +133,11 @@ def test_status_lists_runs_and_the_tasks_of_one(package):
         runs = trimline("kubeflow", "status", *host)
         tasks = trimline("kubeflow", "status", "run-1", *host)
         unknown = trimline("kubeflow", "status", "run-7", *host)
+        document = trimline("kubeflow", "status", "run-1", "--json", *host)
     assert empty.returncode == runs.returncode == tasks.returncode == 0
     assert "run-1" in runs.stdout
     assert "run-1" not in empty.stdout
     assert "Trainer" in tasks.stdout
     assert "no node has a GPU" in tasks.stdout
     assert unknown.returncode == 2
+    assert json.loads(document.stdout)["errors"] == {"Trainer": "no node has a GPU"}

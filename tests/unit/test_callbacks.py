@@ -7,7 +7,7 @@ import tf_keras as keras
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trainer_module import acceleration, optimization
-from trainer_module.callbacks import EpochKeeper, ProgressWriter, WeightAverage, replay_history
+from trainer_module.callbacks import EpochKeeper, EpochProgress, WeightAverage, replay_history
 from trainer_module.settings import TrainerSettings
 from trainer_module.state import Record, TrainingState
 
@@ -48,11 +48,19 @@ def test_the_average_is_validated_and_kept_while_training_goes_on_with_the_raw_w
     assert state.kept.evaluate(IMAGES, LABELS, verbose=0) == pytest.approx(min(averaged["val_loss"]), rel=1e-5)
 
 
-def test_progress_counts_the_epochs_of_both_trainings(tmp_path):
-    _fit(0.0, ProgressWriter(tmp_path / "progress.json", epochs_before=5, epochs_after=2))
-    progress = json.loads((tmp_path / "progress.json").read_text())
+def test_progress_counts_the_epochs_of_both_trainings_and_has_the_metrics(kept_reports):
+    history = _fit(0.0, EpochProgress("Trainer", "training", epochs_before=5, epochs_after=2))
+    progress = json.loads(kept_reports.read_text())["Trainer"]
     assert (progress["epoch"], progress["epochs"]) == (8, 10)
     assert progress["step"] == progress["steps"] == 4
+    assert progress["metrics"] == {name: pytest.approx(values[-1]) for name, values in history.items()}
+
+
+def test_what_is_no_number_is_not_reported_as_one(kept_reports):
+    callback = EpochProgress("Trainer", "training")
+    callback.set_params({"steps": 4, "epochs": 1})
+    callback.on_epoch_end(0, {"loss": float("nan"), "accuracy": 0.5})
+    assert json.loads(kept_reports.read_text())["Trainer"]["metrics"] == {"loss": None, "accuracy": 0.5}
 
 
 def test_earlier_epochs_appear_in_tensorboard(tmp_path):

@@ -25,10 +25,24 @@ def _refused(*arguments: str | Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "ladder", "compress", "predict", "serve", "status", "push", "rollback", "verify", "init"]
+    "command",
+    [
+        "run",
+        "ladder",
+        "compress",
+        "predict",
+        "serve",
+        "status",
+        "push",
+        "rollback",
+        "verify",
+        "init",
+        "doctor",
+        "data check",
+    ],
 )
 def test_every_command_explains_itself(command):
-    result = _trimline(command, "--help")
+    result = _trimline(*command.split(), "--help")
     assert result.returncode == 0
     assert "Usage: trimline " + command in result.stdout
 
@@ -83,3 +97,15 @@ def test_init_never_overwrites(tmp_path):
     before = file.read_text()
     assert "exists already" in _refused("init", file)
     assert file.read_text() == before
+
+
+def test_what_init_prints_is_what_it_writes_and_a_run_takes_it(tmp_path):
+    file = tmp_path / "settings.yaml"
+    assert _trimline("init", file).returncode == 0
+    assert _trimline("init").stdout == file.read_text()
+    assert "absent" in _refused("run", "--config", file, "--data", tmp_path / "absent")
+
+
+def test_less_and_more_at_once_starts_nothing(tmp_path):
+    assert "--quiet and --verbose" in _refused("run", "--quiet", "--verbose", "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

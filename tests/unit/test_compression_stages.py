@@ -175,6 +175,19 @@ def test_a_spent_time_budget_leaves_what_needs_no_time(tmp_path: Path) -> None:
     assert found.selected.name.startswith("int8")
 
 
+def test_what_was_finished_is_kept_for_a_run_with_more_time(tmp_path: Path) -> None:
+    network, kept = train("residual"), tmp_path / "kept"
+    wanted = {"stages": ["prune", "qat"], "epochs": 1}
+    with pytest.raises(UserError, match="max_bytes 1"):
+        run(network, tmp_path, kept, **wanted | {"stages": ["prune"]}, budget=BudgetSettings(max_bytes=1))
+    found = run(network, tmp_path, kept, **wanted, time_budget_s=1e-6)
+    assert found.selected.name == "pruned_float32"
+    assert "run again with more" in found.report["dropped"][0]["reason"]
+    assert len(list(kept.iterdir())) == 1
+    run(network, tmp_path, kept, **wanted)
+    assert not kept.exists()
+
+
 def test_two_clusters_of_a_pruned_network_are_refused_with_the_reason(tmp_path: Path) -> None:
     found = run(train("residual"), tmp_path, stages=["prune", "cluster"], clusters=2, epochs=1)
     [dropped] = found.report["dropped"]

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from tests.transformed_files import striped_images, write_transformed
-from trainer_module import acceleration, input_pipeline, training
+from trainer_module import acceleration, input_pipeline, progress, training
 from trainer_module.settings import AccelerationSettings, ModelSettings, TrainerSettings, TrainingSettings
 
 settings = TrainingSettings(
@@ -33,9 +33,10 @@ records = [
     input_pipeline.measure([write_transformed(own / f"{seed}.gz", *striped_images(count, 16, seed))])
     for seed, count in enumerate((96, 40))
 ]
-result = training.train(
-    settings, *records, 2, own, checkpoint_directory=str(shared / "checkpoints"), strategy=strategy
-)
+with progress.kept_in(own / "progress.json"):
+    result = training.train(
+        settings, *records, 2, own, checkpoint_directory=str(shared / "checkpoints"), strategy=strategy
+    )
 print("RESULT", json.dumps({
     "weights": hashlib.sha256(b"".join(weight.tobytes() for weight in result.model.get_weights())).hexdigest(),
     "history": result.history,
@@ -87,6 +88,7 @@ def test_two_workers_train_one_network(tmp_path):
     assert (chief["strategy"], chief["replicas"]) == ("CollectiveAllReduceStrategy", 2)
     assert len(chief["history"]["val_accuracy"]) == 2
     assert (tmp_path / "checkpoints/ckpt-2.index").exists()
-    assert (tmp_path / "worker0/progress.json").exists()
+    assert json.loads((tmp_path / "worker0/progress.json").read_text())["Trainer"]["epoch"] == 2
     assert list((tmp_path / "worker0").glob("train/events.out.tfevents.*"))
-    assert sorted(path.name for path in (tmp_path / "worker1").rglob("*")) == ["0.gz", "1.gz"]
+    assert sorted(path.name for path in (tmp_path / "worker1").rglob("*")) == ["0.gz", "1.gz", "progress.json"]
+    assert "epoch" not in json.loads((tmp_path / "worker1/progress.json").read_text())["Trainer"]

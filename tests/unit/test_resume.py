@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 
 from tests.transformed_files import striped_images, write_transformed
-from trainer_module import input_pipeline, training
+from trainer_module import input_pipeline, progress, training
 from trainer_module.settings import AccelerationSettings, ModelSettings, TrainerSettings, TrainingSettings
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -42,7 +42,9 @@ settings = TrainingSettings(
 )
 for name in sys.argv[2:]:
     run = directory / name
-    result = training.train(settings, *records, 2, run / "logs", checkpoint_directory=str(run / "checkpoints"))
+    run.mkdir(exist_ok=True)
+    with progress.kept_in(run / "progress.json"):
+        result = training.train(settings, *records, 2, run / "logs", checkpoint_directory=str(run / "checkpoints"))
     digest = hashlib.sha256(b"".join(weight.tobytes() for weight in result.model.get_weights())).hexdigest()
     print("RESULT", json.dumps({"weights": digest, "history": result.history}))
 """
@@ -64,7 +66,7 @@ def _start(directory, *names):
 @pytest.mark.component  # Two processes that load TensorFlow.
 def test_a_killed_training_ends_like_one_that_was_never_killed(tmp_path):
     process = _start(tmp_path, "killed")
-    while not _is_within_an_epoch(tmp_path / "killed/logs/progress.json"):
+    while not _is_within_an_epoch(tmp_path / "killed/progress.json"):
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -84,8 +86,8 @@ def test_a_killed_training_ends_like_one_that_was_never_killed(tmp_path):
 
 
 def _is_within_an_epoch(file):
-    progress = json.loads(file.read_text()) if file.exists() else {"epoch": 0}
-    return progress["epoch"] >= 3 and progress["step"] < progress["steps"]
+    report = json.loads(file.read_text())["Trainer"] if file.exists() else {}
+    return report.get("epoch", 0) >= 3 and report["step"] < report["steps"]
 
 
 @pytest.fixture(scope="module")

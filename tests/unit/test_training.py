@@ -69,14 +69,14 @@ def _settings(**changes):
 
 
 @pytest.mark.component  # Trains for several seconds.
-def test_training_learns_and_records_what_it_did(splits, tmp_path):
+def test_training_learns_and_records_what_it_did(splits, tmp_path, kept_reports):
     settings = _settings(model=ModelSettings(width=0.25), trainer=TrainerSettings(epochs=12, batch_size=16))
     result = training.train(settings, *splits, 2, tmp_path)
     record = json.loads(json.dumps(result.to_json()))
     assert record["validation_accuracy"] == result.history["val_accuracy"][record["best_epoch"] - 1] > 0.9
     assert record["params"] == result.model.count_params()
     assert record["acceleration"]["chosen"] == {"jit": False, "precision": "float32", "steps_per_execution": 1}
-    progress = json.loads((tmp_path / training.PROGRESS_FILE).read_text())
+    progress = json.loads(kept_reports.read_text())["Trainer"]
     assert progress["epoch"] == record["epochs"]
     assert progress["step"] == progress["steps"] == 6
     assert list(tmp_path.glob("train/events.out.tfevents.*"))
@@ -138,14 +138,14 @@ def _taught(directory, splits):
 
 
 @pytest.mark.component  # Two networks, each built twice, because a step is tried first.
-def test_a_student_learns_from_a_teacher_that_is_trained_first(splits, tmp_path):
+def test_a_student_learns_from_a_teacher_that_is_trained_first(splits, tmp_path, kept_reports):
     result = _taught(tmp_path, splits)
     record = json.loads(json.dumps(result.to_json()))
     assert (record["teacher"]["epochs"], record["epochs"]) == (2, 3)
     assert record["teacher"]["params"] > record["params"]
     chosen = {"jit": False, "precision": "bfloat16", "steps_per_execution": 2}
     assert record["teacher"]["acceleration"]["chosen"] == record["acceleration"]["chosen"] == chosen
-    progress = json.loads((tmp_path / training.PROGRESS_FILE).read_text())
+    progress = json.loads(kept_reports.read_text())["Trainer"]
     assert (progress["epoch"], progress["epochs"]) == (5, 5)
     assert list(tmp_path.glob("teacher/train/events.out.tfevents.*"))
     # Both are finished, so both are taken up.

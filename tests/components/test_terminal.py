@@ -1,0 +1,72 @@
+"""Ctrl-C and Tab, from a real terminal."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from pipeline.workspace import Workspace
+
+TRIMLINE = Path(sys.executable).with_name("trimline")
+# Loading TFX takes 10 s, and several times that on a busy machine.
+PATIENCE = 180
+
+
+@pytest.mark.component  # Loads TFX.
+def test_ctrl_c_ends_a_run_cleanly_and_says_how_to_go_on(tmp_path):
+    out = tmp_path / "out put"
+    terminal = pexpect.spawn(
+        str(TRIMLINE), ["run", "--output", str(out)], timeout=PATIENCE, encoding="utf-8", dimensions=(40, 120)
+    )
+    terminal.expect("of 15 components")
+    before = terminal.before
+    terminal.sendintr()
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    after = terminal.before
+    assert terminal.exitstatus == 130
+    assert "ImageExampleGen" in before
+    said = re.sub(r"\s+", " ", after)
+    assert "trimline: stopped; finished components, epochs and fine-tunings are kept; to go on: " in said
+    assert f"trimline run --output '{out}'" in said.replace("\r", "")
+    assert "Traceback" not in before + after
+    # The cursor, hidden while the view changes, is back.
+    assert after.rindex("\x1b[?25h") > after.rfind("\x1b[?25l")
+    # The process that did the work has ended, or it would hold on to the lock.
+    with Workspace(out).locked():
+        pass
+
+
+def test_ctrl_c_ends_any_command_without_a_stack_trace(tmp_path):
+    settings = tmp_path / "settings.yaml"
+    os.mkfifo(settings)
+    terminal = pexpect.spawn(str(TRIMLINE), ["run", "--config", str(settings)], timeout=PATIENCE, encoding="utf-8")
+    # Opens as soon as the command does, which then waits for something to read.
+    with settings.open("w"):
+        terminal.sendintr()
+        terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 130
+    assert "trimline: stopped; to go on: trimline run" in terminal.before
+    assert "Traceback" not in terminal.before
+
+
+def test_tab_completes_commands_options_and_settings_in_bash(tmp_path):
+    environment = os.environ | {"PATH": f"{TRIMLINE.parent}:{os.environ['PATH']}", "TERM": "dumb", "PS1": "$ "}
+    shell = pexpect.spawn("bash", ["--norc", "-i"], timeout=60, encoding="utf-8", env=environment, cwd=str(tmp_path))
+    # As docs/terminal.md says.
+    shell.sendline('eval "$(trimline --show-completion)"; echo rea""dy')
+    shell.expect("ready")
+    for typed, completed in (
+        ("lad", "ladder"),
+        ("run --verb", "--verbose"),
+        ("run --set trainer.ep", "trainer.epochs="),
+    ):
+        shell.send(f"trimline {typed}\t")
+        shell.expect_exact(completed)
+        # Clears the line.
+        shell.send("\x15")
+    shell.close(force=True)

@@ -1,0 +1,147 @@
+"""What a run looks like in a terminal and in a log."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from pipeline.metadata import ComponentRun
+from pipeline.progress import LiveProgress, PlainProgress, layout
+from pipeline.terminal import Terminal
+from trainer_module import progress
+from trainer_module.errors import UserError
+
+GRAPH = {
+    "Ingest": [],
+    "Trainer": ["Ingest"],
+    "GateB": ["Trainer"],
+    "GateA": ["Trainer"],
+    "GateC": ["Trainer", "Ingest"],
+    "Push": ["GateA", "GateB", "GateC"],
+}
+FINISHED = {"epoch": 2, "metrics": {"loss": 0.61234, "accuracy": 0.8, "val_loss": 0.6, "val_accuracy": 0.875}}
+TRAINING = {
+    "doing": "training",
+    "epoch": 3,
+    "epochs": 30,
+    "step": 5,
+    "steps": 10,
+    "metrics": {"loss": 0.51234, "accuracy": 0.9},
+    "finished": FINISHED,
+}
+
+
+def _component(name, state="running", seconds=2.0):
+    return ComponentRun(name, state, started=100.0, updated=100.0 + seconds, execution_id=1)
+
+
+def _screen(components, reports):
+    """What a terminal shows last, without colours."""
+    console = Console(
+        file=io.StringIO(), force_terminal=True, no_color=True, width=100, height=30, legacy_windows=False
+    )
+    with LiveProgress(console) as view:
+        view.update(components, GRAPH, reports)
+    return console.file.getvalue().split("\x1b[2K")[-1]
+
+
+def test_components_stand_below_what_they_wait_for_and_siblings_are_joined():
+    assert layout(GRAPH) == [
+        ("Ingest", ""),
+        ("Trainer", ""),
+        ("GateB", "┌"),
+        ("GateA", "├"),
+        ("GateC", "└"),
+        ("Push", ""),
+    ]
+
+
+def test_the_live_view_shows_states_times_and_metrics_of_the_whole_graph():
+    screen = _screen([_component("Ingest", "cached"), _component("Trainer")], {"Trainer": TRAINING})
+    rows = {name: line for line in screen.splitlines() for name in GRAPH if name in line}
+    assert set(rows) == set(GRAPH)
+    assert "from cache" in rows["Ingest"]
+    assert "training" in rows["Trainer"]
+    assert "epoch 3/30" in screen
+    assert "loss 0.512, accuracy 90.0 %, validation 87.5 %" in screen
+    assert "·" in rows["Push"]
+    assert "1 of 6 components" in screen
+    failed = _screen([_component("Ingest", "done", 3.21), _component("Trainer", "failed")], {})
+    assert "3.2 s" in failed
+    assert "✗" in failed
+
+
+def test_plain_lines_are_written_once_for_each_event():
+    console = Console(file=io.StringIO(), width=40)
+    view = PlainProgress(console)
+    running = [_component("Ingest", "done"), _component("Trainer")]
+    for reports in (
+        {},
+        {"Trainer": {"doing": "choosing"}},
+        {"Trainer": {"doing": "choosing"}},
+        {"Trainer": TRAINING | {"epoch": 1, "finished": None}},
+        {"Trainer": TRAINING | {"epoch": 1, "step": 9, "finished": None}},
+        {"Trainer": TRAINING},
+        {"Trainer": TRAINING | {"step": 6}},
+    ):
+        view.update(running, GRAPH, reports)
+    view.update([_component("Ingest", "done"), _component("Trainer", "done")], GRAPH, {"Trainer": TRAINING})
+    assert console.file.getvalue().splitlines() == [
+        "Ingest: 2.0 s",
+        "Trainer: started",
+        "Trainer: choosing",
+        "Trainer: training",
+        "Trainer: training, epoch 2/30, loss 0.612, accuracy 80.0 %, validation 87.5 %",
+        "Trainer: 2.0 s",
+    ]
+
+
+def test_reports_are_kept_for_each_component_and_only_while_somebody_wants_them(tmp_path):
+    file = tmp_path / "progress.json"
+    progress.report("Trainer", "nobody sees this")
+    with progress.kept_in(file):
+        progress.report("Trainer", "training", epoch=1)
+        progress.report("Compression", "preparing")
+        progress.report("Trainer", "training", epoch=2)
+    progress.report("Compression", "nobody sees this")
+    assert json.loads(file.read_text()) == {
+        "Trainer": {"doing": "training", "epoch": 2},
+        "Compression": {"doing": "preparing"},
+    }
+
+
+def test_a_result_as_json_has_standard_output_for_itself(capsys):
+    terminal = Terminal(as_json=True)
+    terminal.console.print("on the way")
+    terminal.result({"blessed": True}, "for people")
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"blessed": True}
+    assert err == "on the way\n"
+
+
+def test_quiet_says_nothing_but_still_gives_json(capsys):
+    Terminal(quiet=True).result({}, "for people")
+    assert capsys.readouterr() == ("", "")
+    terminal = Terminal(quiet=True, as_json=True)
+    terminal.console.print("on the way")
+    terminal.result([1])
+    assert capsys.readouterr() == ("[\n  1\n]\n", "")
+
+
+def test_verbose_follows_a_log_from_its_beginning(tmp_path, capfdbinary):
+    log, polls = tmp_path / "run.log", []
+    log.write_bytes(b"first\n")
+    poll = Terminal(verbose=True).following(log, lambda: polls.append(1))
+    poll()
+    with log.open("ab") as stream:
+        stream.write(b"\xffsecond\n")
+    poll()
+    poll()
+    assert capfdbinary.readouterr() == (b"", b"first\n\xffsecond\n")
+    assert len(polls) == 3
+
+
+def test_quiet_and_verbose_exclude_each_other():
+    with pytest.raises(UserError, match="--quiet and --verbose"):
+        Terminal(quiet=True, verbose=True)
