@@ -8,6 +8,7 @@ import re
 import traceback
 from typing import TYPE_CHECKING
 
+from trainer_module import progress
 from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,17 +21,18 @@ _USER_ERROR_LINE = re.compile(rf"\b{UserError.__name__}: (.+?)(?: \[while runnin
 
 
 def report_outcome(workspace: Workspace, work: Callable[[], None]) -> int:
-    """Does the work; if it fails, writes the outcome file.
+    """Does the work, and keeps what it reports of its progress; if it fails, writes the outcome file.
 
     Args:
-        workspace: Names the outcome file.
+        workspace: Names both files.
         work: What to do.
 
     Returns:
         Exit status: 0 if the work was done, 2 for a user's mistake, 1 for anything else.
     """
     try:
-        work()
+        with progress.kept_in(workspace.progress_file):
+            work()
     except Exception:
         text = traceback.format_exc()
         logging.getLogger(__name__).exception("the run failed")

@@ -14,7 +14,6 @@ from tfx.dsl.io import fileio
 from pipeline.child import report_outcome
 from pipeline.metadata import Metadata
 from pipeline.workspace import Workspace
-from trainer_module import progress
 from trainer_module.errors import UserError
 from trainer_module.files import write_whole
 
@@ -118,5 +117,4 @@ def beam_arguments(settings: PipelineSettings) -> list[str]:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     target = Workspace(Path(sys.argv[1]))
-    with progress.kept_in(target.progress_file):
-        sys.exit(report_outcome(target, lambda: run(target)))
+    sys.exit(report_outcome(target, lambda: run(target)))
