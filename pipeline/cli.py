@@ -427,7 +427,8 @@ def _classifier(
         from serving.bundle import find_bundle, load_bundle
         from serving.predictor import Predictor
 
-        predictor = Predictor(load_bundle(find_bundle(output)))
+        with library_noise_hidden():
+            predictor = Predictor(load_bundle(find_bundle(output)))
         yield lambda path, top: list(predictor.top(predictor.predict_images([_read(path)]), top)[0])
         return
     from serving.client import PredictClient
