@@ -125,6 +125,12 @@ def test_a_result_as_json_has_standard_output_for_itself(capsys):
     assert err == "on the way\n"
 
 
+def test_text_is_printed_as_it_is(capsys):
+    path = "/photos/[bold]/:100:/" + "x" * 200
+    Terminal().result({}, path)
+    assert capsys.readouterr().out == f"{path}\n"
+
+
 def test_quiet_says_nothing_but_still_gives_json(capsys):
     Terminal(quiet=True).result({}, "for people")
     assert capsys.readouterr() == ("", "")
