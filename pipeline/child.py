@@ -1,13 +1,17 @@
-"""How a process that does the work tells the command line what went wrong."""
+"""How a process that does the work is tied to the command line that started it: it dies with it, and tells it why."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import signal
+import threading
 import traceback
 from typing import TYPE_CHECKING
 
+from pipeline.disk import full_disk
 from trainer_module import progress
 from trainer_module.errors import UserError
 
@@ -16,28 +20,44 @@ if TYPE_CHECKING:
 
     from pipeline.workspace import Workspace
 
+# Environment variables with the numbers of two open files: one that ends when the command line does, and one for the
+# outcome. Not a file in the output directory, which may be what is full.
+PARENT, OUTCOME = "TRIMLINE_PARENT", "TRIMLINE_OUTCOME"
+
 # Beam workers carry exceptions as text, so the line meant for the user is found by the name of its class.
 _USER_ERROR_LINE = re.compile(rf"\b{UserError.__name__}: (.+?)(?: \[while running .*)?$", re.MULTILINE)
 
 
 def report_outcome(workspace: Workspace, work: Callable[[], None]) -> int:
-    """Does the work, and keeps what it reports of its progress; if it fails, writes the outcome file.
+    """Does the work, and keeps what it reports of its progress; if it fails, tells the command line why.
 
     Args:
-        workspace: Names both files.
+        workspace: Where the work is done.
         work: What to do.
 
     Returns:
         Exit status: 0 if the work was done, 2 for a user's mistake, 1 for anything else.
     """
+    if PARENT in os.environ:
+        threading.Thread(target=_die_with_parent, args=(int(os.environ[PARENT]),), daemon=True).start()
     try:
         with progress.kept_in(workspace.progress_file):
             work()
     except Exception:
         text = traceback.format_exc()
         logging.getLogger(__name__).exception("the run failed")
-        lines = _USER_ERROR_LINE.findall(text)
+        lines = [*_USER_ERROR_LINE.findall(text), *full_disk(text, workspace)]
         message = lines[-1] if lines else text.strip().splitlines()[-1]
-        workspace.outcome_file.write_text(json.dumps({"user_error": bool(lines), "message": message}))
+        if OUTCOME in os.environ:
+            os.write(int(os.environ[OUTCOME]), json.dumps({"user_error": bool(lines), "message": message}).encode())
         return 2 if lines else 1
     return 0
+
+
+def _die_with_parent(file: int) -> None:
+    """Ends this process and all that it started when the command line is gone, be it by kill -9.
+
+    Otherwise it would go on unseen, and keep the lock from whoever starts the command again.
+    """
+    os.read(file, 1)
+    os.killpg(0, signal.SIGKILL)

@@ -15,6 +15,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
+from pipeline import data_cli
 from pipeline.completion import setting_keys
 from pipeline.config import load_settings
 from pipeline.doctor_command import doctor_app
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
     from pipeline.workspace import Workspace
 
-DONE, BUG, USER_ERROR, NOT_BLESSED, INTERRUPTED = 0, 1, 2, 3, 130
+# The last as shells have it: 130 after Ctrl-C, 143 after SIGTERM.
+DONE, BUG, USER_ERROR, NOT_BLESSED, STOPPED_BY_SIGNAL = 0, 1, 2, 3, 128
 _DEFAULT_OUTPUT = Path("out")
 
 
@@ -57,6 +59,7 @@ app = typer.Typer(
     "Ctrl-C.",
 )
 app.add_typer(doctor_app)
+app.add_typer(data_cli.app, name="data")
 
 DataOption = Annotated[
     Path | None,
@@ -174,6 +177,10 @@ def compress(
     output: OutputOption = _DEFAULT_OUTPUT,
     config: ConfigOption = None,
     assignments: SetOption = None,
+    allow_code: Annotated[
+        bool,
+        typer.Option("--allow-code", help="Load a model that runs code of its own, such as a Lambda layer's, as you."),
+    ] = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
     as_json: JsonOption = False,
@@ -184,7 +191,7 @@ def compress(
     selected. Leaves OUTPUT/compressed/: report.json, variants/, tflite/ (the selected bundle) and saved_model/. A
     compression that was killed goes on where it was.
     """
-    from pipeline.compress import REPORT_FILE
+    from pipeline.compress import ALLOW_CODE, REPORT_FILE
     from pipeline.compression_view import CompressionProgress, compression_table
     from pipeline.launch import run_module
 
@@ -195,7 +202,8 @@ def compress(
     ):
         poll = terminal.following(workspace.log_file, progress.poll)
         kept = "finished components and fine-tunings"
-        run_module("pipeline.compress", workspace, lock, poll, str(model.absolute()), kept=kept)
+        flags = [ALLOW_CODE] if allow_code else []
+        run_module("pipeline.compress", workspace, lock, poll, str(model.absolute()), *flags, kept=kept)
     report = json.loads((workspace.compressed / REPORT_FILE).read_text(encoding="utf-8"))
     dropped = [f"Dropped: {each['name']}: {each['reason']}" for each in report["dropped"]]
     selected = f"Selected: {report['selected']}; written to {workspace.compressed}"
@@ -376,6 +384,7 @@ def init(
 
 def main() -> None:
     """Runs the command line; a user's mistake is one line on standard error and exit code 2."""
+    from pipeline.disk import FULL
     from pipeline.launch import Interrupted, RunError
 
     try:
@@ -385,7 +394,13 @@ def main() -> None:
         sys.exit(USER_ERROR)
     except Interrupted as stop:
         _complain(f"{stop}; to go on: {shlex.join(['trimline', *sys.argv[1:]])}")
-        sys.exit(INTERRUPTED)
+        sys.exit(STOPPED_BY_SIGNAL + stop.signal)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(f"{where}{error.strerror}; make room there, then run the same command again")
+        sys.exit(USER_ERROR)
     except RunError as error:
         _complain(str(error))
         sys.exit(BUG)
@@ -407,6 +422,7 @@ def _prepared(
 ) -> Iterator[tuple[Workspace, IO[str]]]:
     """Checks settings and data, and makes the output directory ready for a run of its own."""
     from pipeline.prepare import resolve
+    from pipeline.recovery import settle
     from pipeline.workspace import Workspace
 
     data_assignment = [f"data.path={json.dumps(str(data))}"] if data else []
@@ -414,6 +430,7 @@ def _prepared(
     workspace = Workspace(output)
     workspace.prepare()
     with workspace.locked() as lock:
+        settle(workspace)
         workspace.write_settings(resolve(settings, workspace))
         yield workspace, lock
 

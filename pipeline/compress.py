@@ -25,14 +25,16 @@ SAVED_MODEL_DIRECTORY = "saved_model"
 TFLITE_DIRECTORY = "tflite"
 VARIANTS_DIRECTORY = "variants"
 REPORT_FILE = "report.json"
+ALLOW_CODE = "--allow-code"
 
 
-def run(workspace: Workspace, model_path: Path) -> None:
+def run(workspace: Workspace, model_path: Path, *, allow_code: bool = False) -> None:
     """Ingests and transforms the data, compresses the model, and writes OUT/compressed/ as a whole.
 
     Args:
         workspace: Its settings file says on which data, and how.
         model_path: .keras or .h5 file, Keras' SavedModel, or a SavedModel that `trimline run` has pushed.
+        allow_code: Whether the model may run code of its own on being loaded.
 
     Raises:
         UserError: The model is no image classifier of the data's classes, or see `engine.compress`.
@@ -40,7 +42,7 @@ def run(workspace: Workspace, model_path: Path) -> None:
     from components.compression.engine import compress
     from pipeline.local_runner import run_pipeline
 
-    model, known_names = load_model(model_path)
+    model, known_names = load_model(model_path, allow_code=allow_code)
     settings = _with_image_size(workspace.read_settings(), model)
     workspace.write_settings(settings)
     run_pipeline(settings, workspace, last_component="Transform")
@@ -74,30 +76,35 @@ def _fine_tuning(model: keras.Model, settings: PipelineSettings, examples: str, 
     return FineTuning(settings.training(), checkpoints=str(workspace.compression_checkpoints / own))
 
 
-def load_model(path: Path) -> tuple[keras.Model, list[str] | None]:
+def load_model(path: Path, *, allow_code: bool = False) -> tuple[keras.Model, list[str] | None]:
     """Loads an image classifier from a file or a directory.
 
     Args:
         path: See `run`.
+        allow_code: See `run`.
 
     Returns:
         The model, and the names of its classes where it knows them.
 
     Raises:
-        UserError: There is none, or it is not from square RGB pixels to the probabilities of classes.
+        UserError: There is none, it holds code that is not allowed, or it is not from square RGB pixels to the
+            probabilities of classes.
     """
     import tf_keras as keras
 
+    from pipeline.model_trust import require_no_code
     from trainer_module.export import load_serving_model
 
     names: list[str] | None = None
     if not path.exists():
         raise UserError(f"{path}: there is no such model; give a .keras or .h5 file or a SavedModel's directory")
+    if not allow_code:
+        require_no_code(path)
     if path.is_dir() and not (path / "keras_metadata.pb").exists():
         model, names = load_serving_model(str(path))
     else:
         try:
-            model = keras.models.load_model(path, compile=False)
+            model = keras.models.load_model(path, compile=False, safe_mode=not allow_code)
         # Keras raises whatever its readers do.
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
@@ -175,4 +182,4 @@ if __name__ == "__main__":
 
     logging.basicConfig(level=logging.INFO)
     target = Workspace(Path(sys.argv[1]))
-    sys.exit(report_outcome(target, lambda: run(target, Path(sys.argv[2]))))
+    sys.exit(report_outcome(target, lambda: run(target, Path(sys.argv[2]), allow_code=ALLOW_CODE in sys.argv[3:])))

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from components.compression.settings import CompressionSettings
+from components.image_example_gen.engine.settings import IngestSettings
 from serving.options import ServerOptions
 from trainer_module.errors import UserError
 from trainer_module.settings import AccelerationSettings, ModelSettings, Settings, TrainerSettings, TrainingSettings
@@ -49,6 +50,16 @@ class DataSettings(Settings):
         if isinstance(value, int) and not 8 <= value <= 1024:
             raise ValueError("must be auto or a number of pixels from 8 to 1024")
         return value
+
+    def ingest(self) -> IngestSettings:
+        """Returns the part that ImageExampleGen needs."""
+        return IngestSettings(
+            max_side=self.max_side,
+            max_pixels=self.max_pixels,
+            validation_fraction=self.validation_fraction,
+            test_fraction=self.test_fraction,
+            max_quarantined=self.max_quarantined,
+        )
 
 
 class GateSettings(Settings):
@@ -89,10 +100,17 @@ class ServingSettings(Settings, ServerOptions):
 
 
 class BeamSettings(Settings):
-    """How Apache Beam runs the data components."""
+    """How Apache Beam runs the data components and the gates."""
 
-    runner: str = Field("DirectRunner", description="Beam runner; DirectRunner is this machine.")
-    workers: int = Field(1, ge=1, le=256, description="Processes of the DirectRunner that read photos.")
+    runner: Literal["DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner", "DaskRunner"] = Field(
+        "DirectRunner", description="Beam runner; DirectRunner is this machine."
+    )
+    workers: int = Field(
+        1, ge=1, le=4096, description="Processes of the DirectRunner; Flink's parallelism; at most so many on Dataflow."
+    )
+    options: tuple[str, ...] = Field(
+        (), description="Further flags for Beam, such as --flink_master=HOST:PORT; see docs/reliability.md."
+    )
 
 
 class PipelineSettings(Settings):

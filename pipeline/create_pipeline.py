@@ -18,7 +18,6 @@ from components.compression.component import Compression
 from components.example_validator.component import StrictExampleValidator
 from components.gate_evaluator.component import GateEvaluator
 from components.image_example_gen.component import ImageExampleGen
-from components.image_example_gen.engine.settings import IngestSettings
 from components.release_gate.component import ReleaseGate
 from components.release_gate.engine import GATES, Limits
 from components.serving_validator.component import ServingValidator
@@ -72,23 +71,7 @@ def create_pipeline(
     """
     # TFX's cache looks at inputs and parameters, not at code: the version keeps results of older code from being used.
     version = importlib.metadata.version("trimline")
-    example_gen = ImageExampleGen(
-        input_base=str(locations.data),
-        version=version,
-        settings=IngestSettings(
-            max_side=settings.data.max_side,
-            max_pixels=settings.data.max_pixels,
-            validation_fraction=settings.data.validation_fraction,
-            test_fraction=settings.data.test_fraction,
-            max_quarantined=settings.data.max_quarantined,
-        ),
-    )
-    if settings.beam.workers > 1:
-        # Only ingest: Beam's worker processes cannot import TFDV and TFMA, which need a module that tfx-bsl no longer
-        # has. TFX stands in for it, but workers do not load TFX.
-        example_gen.with_beam_pipeline_args(
-            ["--direct_running_mode=multi_processing", f"--direct_num_workers={settings.beam.workers}"]
-        )
+    example_gen = ImageExampleGen(input_base=str(locations.data), version=version, settings=settings.data.ingest())
     examples = example_gen.outputs["examples"]
     statistics_gen = tfx.components.StatisticsGen(examples=examples, stats_options=_statistics_options())
     schema_gen = tfx.components.SchemaGen(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import ml_metadata.errors
 
+from pipeline import child
 from pipeline.metadata import Metadata
 from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import IO
 
@@ -30,11 +33,29 @@ _ENVIRONMENT = {
     "PYTHONSAFEPATH": "1",
 }
 _POLL_SECONDS = 0.3
+# What ML Metadata raises in a query, and on opening a database.
+_BUSY = (ml_metadata.errors.StatusError, RuntimeError)
 _SECONDS_TO_STOP = 10.0
+# What a pipe takes at once.
+_LONGEST_OUTCOME = 65_536
 
 
-class Interrupted(Exception):  # noqa: N818 (not an error)
-    """The user stopped a command; the message says what is kept of it."""
+class Interrupted(BaseException):
+    """A command was stopped; the message says what is kept of it.
+
+    Attributes:
+        signal: What stopped it: SIGINT, which is Ctrl-C, SIGTERM or SIGHUP.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        """Creates the exception.
+
+        Args:
+            message: For the user.
+            number: Number of the signal.
+        """
+        super().__init__(message)
+        self.signal = number
 
 
 class RunError(Exception):
@@ -82,38 +103,66 @@ def run_module(
     Args:
         module: Takes the workspace's root as its argument and ends with `child.report_outcome`.
         workspace: Output directory.
-        lock: The workspace's lock, which the process holds on to even if this one dies.
+        lock: The workspace's lock, which the process holds until it has come to its end, too.
         poll: Is called several times a second, and once more at the end.
         *arguments: Of the module, after the workspace's root.
         kept: What the same command need not do again after it was stopped.
 
     Raises:
         UserError: If it failed by a mistake that the user can mend.
-        Interrupted: If the user pressed Ctrl-C.
+        Interrupted: If the user pressed Ctrl-C, or the system asked it to end.
         RunError: If it failed otherwise.
     """
-    for left_over in (workspace.outcome_file, workspace.progress_file, workspace.graph_file):
+    for left_over in (workspace.progress_file, workspace.graph_file):
         left_over.unlink(missing_ok=True)
-    with workspace.log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, str(workspace.root), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | _ENVIRONMENT,
-            pass_fds=[lock.fileno()],
-            # A Ctrl-C is ours to pass on.
-            start_new_session=True,
-        )
+    alive, held = os.pipe()
+    outcome, told = os.pipe()
+    with _closing(held, outcome), _signals_raise(f"stopped; {kept} are kept"), workspace.log_file.open("wb") as log:
+        with _closing(alive, told):
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, str(workspace.root), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | _ENVIRONMENT | {child.PARENT: str(alive), child.OUTCOME: str(told)},
+                pass_fds=[lock.fileno(), alive, told],
+                # A Ctrl-C is ours to pass on.
+                start_new_session=True,
+            )
         try:
             _follow(process, poll)
-        except KeyboardInterrupt:
-            _stop(process)
-            raise Interrupted(f"stopped; {kept} are kept") from None
         except BaseException:
             _stop(process)
             raise
-    _raise_for_outcome(process.returncode, workspace)
+        _raise_for_outcome(process.returncode, _read_all(outcome), workspace)
+
+
+@contextlib.contextmanager
+def _closing(*files: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for file in files:
+            os.close(file)
+
+
+@contextlib.contextmanager
+def _signals_raise(message: str) -> Iterator[None]:
+    """Lets the signals that ask a process to end raise Interrupted, so that it takes the run down with it."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise Interrupted(message, number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        # What is ignored on purpose stays so: nohup does that.
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _follow(process: subprocess.Popen[bytes], poll: Callable[[], None]) -> None:
@@ -127,7 +176,7 @@ def _report(workspace: Workspace, known: set[str], progress: Progress) -> None:
     runs = [run for run in _runs(workspace) if run not in known]
     try:
         components = Metadata(workspace.metadata_file).components(runs[-1]) if runs else []
-    except ml_metadata.errors.StatusError:
+    except _BUSY:
         # The run is writing at this very moment.
         return
     graph = _read_json(workspace.graph_file)
@@ -140,7 +189,7 @@ def _runs(workspace: Workspace) -> list[str]:
         return []
     try:
         return Metadata(workspace.metadata_file).runs()
-    except ml_metadata.errors.StatusError:
+    except _BUSY:
         # Not created completely yet, or being written.
         return []
 
@@ -155,17 +204,29 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(_SECONDS_TO_STOP)
     # A second Ctrl-C is from somebody who does not want to wait.
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+    except (subprocess.TimeoutExpired, Interrupted):
         process.kill()
         process.wait()
+    # Only now those that it started: while it lived, it could have taken the death of one for a verdict on a model.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
-def _raise_for_outcome(returncode: int, workspace: Workspace) -> None:
+def _read_all(file: int) -> bytes:
+    """Reads what the run has written, without waiting for whoever else may have the other end."""
+    os.set_blocking(file, False)
+    try:
+        return os.read(file, _LONGEST_OUTCOME)
+    except BlockingIOError:
+        return b""
+
+
+def _raise_for_outcome(returncode: int, told: bytes, workspace: Workspace) -> None:
     if returncode == 0:
         return
-    if not workspace.outcome_file.exists():
+    if not told:
         raise RunError(f"the run died with exit status {returncode}; see {workspace.log_file}")
-    outcome = json.loads(workspace.outcome_file.read_text(encoding="utf-8"))
+    outcome = json.loads(told)
     if outcome["user_error"]:
         raise UserError(outcome["message"])
     raise RunError(f"{outcome['message']}; see {workspace.log_file}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.io import fileio
 
+from pipeline.beam import IN_PROCESS_RUNNER, beam_arguments
 from pipeline.child import report_outcome
 from pipeline.metadata import Metadata
 from pipeline.workspace import Workspace
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     from pipeline.config import PipelineSettings
     from pipeline.create_pipeline import Locations
-
-_IN_PROCESS_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
 def run(workspace: Workspace) -> None:
@@ -75,11 +74,11 @@ def run_pipeline(settings: PipelineSettings, workspace: Workspace, last_componen
     from pipeline.create_pipeline import create_pipeline
 
     # The orchestrator itself must run in this process. Beam's default runner would first try to download another one.
-    StandardOptions.DEFAULT_RUNNER = _IN_PROCESS_RUNNER
+    StandardOptions.DEFAULT_RUNNER = IN_PROCESS_RUNNER
     pipeline = create_pipeline(
         settings,
         _locations(settings, workspace),
-        beam_pipeline_args=beam_arguments(settings),
+        beam_pipeline_args=beam_arguments(settings.beam),
         metadata_connection_config=sqlite_metadata_connection_config(str(workspace.metadata_file)),
     )
     write_whole(workspace.graph_file, json.dumps(_graph(pipeline)))
@@ -106,12 +105,6 @@ def _locations(settings: PipelineSettings, workspace: Workspace) -> Locations:
         raise UserError("data.path is not set in the settings of the run; start it with trimline run")
     directories = push_directories(settings, workspace)
     return Locations(data=settings.data.path, pipeline_root=workspace.pipeline_root, **directories)
-
-
-def beam_arguments(settings: PipelineSettings) -> list[str]:
-    """Returns the Beam options of all components; by default they run in this process."""
-    runner = _IN_PROCESS_RUNNER if settings.beam.runner == "DirectRunner" else settings.beam.runner
-    return [f"--runner={runner}"]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
+from trainer_module.errors import UserError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -21,6 +23,9 @@ _INPUT_EVENTS = (metadata_store_pb2.Event.INPUT, metadata_store_pb2.Event.DECLAR
 _OUTPUT_EVENTS = (metadata_store_pb2.Event.OUTPUT, metadata_store_pb2.Event.DECLARED_OUTPUT)
 # A parameter of ImageExampleGen.
 _INPUT_BASE = "input_base"
+
+# What ML Metadata says of a database that another version wrote.
+_OLDER, _NEWER = "is older than library version", "is greater than library version"
 
 State = Literal["running", "done", "cached", "failed"]
 _STATES: dict[int, State] = {
@@ -71,13 +76,47 @@ class OutputArtifact:
     type: str = ""
 
 
-def open_store(path: Path, *, writable: bool = False) -> MetadataStore:
-    """Opens the SQLite metadata store of an output directory; the file must exist."""
+class OlderStoreError(UserError):
+    """A metadata store of an older version of ML Metadata, which must be brought up to date first."""
+
+
+def open_store(path: Path, *, writable: bool = False, upgrade: bool = False) -> MetadataStore:
+    """Opens the SQLite metadata store of an output directory.
+
+    Args:
+        path: The database file; must exist.
+        writable: Whether anything will be written.
+        upgrade: Whether a database of an older version of ML Metadata is brought up to this one.
+
+    Raises:
+        OlderStoreError: It was written by an older version of ML Metadata, and `upgrade` is not set.
+        UserError: It was written by a newer one.
+    """
     modes = metadata_store_pb2.SqliteMetadataSourceConfig
     config = metadata_store_pb2.ConnectionConfig()
     config.sqlite.filename_uri = str(path)
     config.sqlite.connection_mode = modes.READWRITE if writable else modes.READONLY
-    return MetadataStore(config)
+    try:
+        return MetadataStore(config, enable_upgrade_migration=upgrade)
+    except RuntimeError as error:
+        if _OLDER in str(error):
+            raise OlderStoreError(
+                f"{path}: was written by an older version of ML Metadata; trimline run with this --output brings it up "
+                "to date"
+            ) from None
+        if _NEWER in str(error):
+            raise UserError(
+                f"{path}: was written by a newer version of ML Metadata; use a newer Trimline, or another --output"
+            ) from None
+        raise
+
+
+def node_name(store: MetadataStore, execution: metadata_store_pb2.Execution) -> str:
+    """Returns the id of the component that an execution is of, for example "Trainer"."""
+    contexts = store.get_contexts_by_execution(execution.id)
+    node = next((context.name for context in contexts if context.type == _NODE_CONTEXT), execution.type)
+    # TFX names the context PIPELINE.NODE.
+    return node.rpartition(".")[2]
 
 
 class Metadata:
@@ -92,14 +131,14 @@ class Metadata:
         self._store = open_store(path)
 
     def runs(self) -> list[str]:
-        """Returns the ids of all runs, oldest first."""
+        """Returns the ids of all runs, oldest first: by number, as clocks may go backwards."""
         contexts = self._store.get_contexts_by_type(_RUN_CONTEXT)
-        return [context.name for context in sorted(contexts, key=lambda c: c.create_time_since_epoch)]
+        return [context.name for context in sorted(contexts, key=lambda c: c.id)]
 
     def components(self, run: str) -> list[ComponentRun]:
         """Returns the components of a run in the order in which they started; resolvers do no work and are left out."""
         executions = [e for e in self._executions(run) if e.type != _RESOLVER_TYPE]
-        return sorted((self._component_run(e) for e in executions), key=lambda c: (c.started, c.execution_id))
+        return sorted((self._component_run(e) for e in executions), key=lambda c: c.execution_id)
 
     def output(self, component: ComponentRun, key: str) -> OutputArtifact | None:
         """Returns a component's output, or None if it has none under that key."""
@@ -146,11 +185,8 @@ class Metadata:
         return list(self._store.get_executions_by_context(context.id)) if context else []
 
     def _component_run(self, execution: metadata_store_pb2.Execution) -> ComponentRun:
-        contexts = self._store.get_contexts_by_execution(execution.id)
-        node = next((context.name for context in contexts if context.type == _NODE_CONTEXT), execution.type)
         return ComponentRun(
-            # TFX names the context PIPELINE.NODE.
-            name=node.rpartition(".")[2],
+            name=node_name(self._store, execution),
             state=_STATES.get(execution.last_known_state, "failed"),
             started=execution.create_time_since_epoch / 1000,
             updated=execution.last_update_time_since_epoch / 1000,

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
 
+# The report of ImageExampleGen has them all.
+_NAMED_LEAKS = 100
+
+
 def write_summary(settings: PipelineSettings, workspace: Workspace) -> dict[str, Any]:
     """Gathers the latest run's results and writes summary.json and the report.
 
@@ -101,6 +105,8 @@ def _images(uri: str) -> dict[str, Any]:
         "quarantined": statistics.images.quarantined,
         "ignored": statistics.images.ignored,
         "splits": statistics.splits,
+        "duplicates": statistics.duplicates.model_dump(),
+        "leaks": [leak.model_dump(mode="json") for leak in ingest_report.read_leaks(uri)[:_NAMED_LEAKS]],
         "quarantine": [item.model_dump() for item in ingest_report.read_quarantined(uri)],
         "warnings": statistics.warnings,
     }

@@ -42,7 +42,6 @@ class Workspace:
         self.compressed = self.root / "compressed"
         self.compressed_partial = self.root / "compressed.partial"
         self.compression_checkpoints = self.root / "checkpoints"
-        self.outcome_file = self.root / "logs" / "outcome.json"
         self._lock_file = self.root / ".lock"
 
     def prepare(self) -> None:
@@ -55,18 +54,16 @@ class Workspace:
             for directory in (self.pipeline_root, self.summary_file.parent, self.log_file.parent):
                 directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"{self.root}: cannot write the output there: {error.strerror}; choose another --output"
-            ) from None
+            raise self._cannot_write(error) from None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[IO[str]]:
         """Keeps other runs away from this output directory, and yields the lock's open file.
 
         Raises:
-            UserError: If another run is under way there.
+            UserError: If another run is under way there, or the output directory cannot be written.
         """
-        with self._lock_file.open("w") as lock:
+        with self._open_lock() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -74,6 +71,15 @@ class Workspace:
                     f"{self.root}: another run is writing there; wait for it or choose another --output"
                 ) from None
             yield lock
+
+    def _open_lock(self) -> IO[str]:
+        try:
+            return self._lock_file.open("w")
+        except OSError as error:
+            raise self._cannot_write(error) from None
+
+    def _cannot_write(self, error: OSError) -> UserError:
+        return UserError(f"{self.root}: cannot write the output there: {error.strerror}; choose another --output")
 
     def write_settings(self, settings: PipelineSettings) -> None:
         """Stores the settings of the run, as a whole or not at all."""

@@ -31,6 +31,22 @@ def next_version(*bases: str) -> int:
     return max(int(time.time()), latest + 1)
 
 
+def newest(base: str, digest: str) -> str | None:
+    """Returns the newest version if it holds this very content already, else None.
+
+    A run that was killed after it had published and before it could say so would otherwise publish twice.
+
+    Args:
+        base: Directory of versions.
+        digest: The content's `tree_digest`.
+    """
+    for version in versions(base)[-1:]:
+        target = posixpath.join(base, str(version))
+        if tree_digest(target) == digest:
+            return target
+    return None
+
+
 def publish(source: str, base: str, version: int) -> str:
     """Copies a model to a directory of versions; whoever watches it sees the whole version or none.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import tempfile
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +43,11 @@ class Executor(executor.Executor):
             destination.prune(base, _keep_versions(exec_properties))
 
     def _publish(self, source: str, base: str, pushed_model: types.Artifact) -> None:
-        version = destination.next_version(base)
-        target = destination.publish(source, base, version)
-        self._MarkPushed(pushed_model, pushed_destination=target, pushed_version=str(version))
+        target = destination.newest(base, destination.tree_digest(source))
+        if target is None:
+            target = destination.publish(source, base, destination.next_version(base))
+        version = posixpath.basename(target)
+        self._MarkPushed(pushed_model, pushed_destination=target, pushed_version=version)
         pushed_model.set_string_custom_property(properties.PUSHED_BY, destination.who())
         pushed_model.set_string_custom_property(properties.SHA256, destination.tree_digest(target))
 

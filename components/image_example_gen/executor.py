@@ -16,7 +16,7 @@ from components.image_example_gen.engine import report, verdict
 from components.image_example_gen.engine.listing import Listing, fingerprint, list_images
 from components.image_example_gen.engine.settings import IngestSettings
 from components.image_example_gen.engine.shards import Chunk, plan_chunks, write_shard
-from components.image_example_gen.engine.statistics import merge, summarise
+from components.image_example_gen.engine.statistics import summarise
 from trainer_module.errors import UserError
 from trainer_module.features import SPLITS
 
@@ -54,14 +54,13 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         split_uris = {split: artifact_utils.get_split_uri([examples], split) for split in SPLITS}
         self._write_shards(plan_chunks(listing, settings, split_uris), report_uri)
 
-        total = merge(listing, report.read_summaries(report_uri))
-        statistics = summarise(listing, total)
-        for item in total.quarantined:
+        outcome = summarise(listing, lambda: report.read_summaries(report_uri))
+        for item in outcome.quarantined:
             logging.warning("Quarantined %s: %s", item.path, item.reason)
-        for warning in statistics.warnings:
-            logging.warning("%s: %s", statistics.data, warning)
-        verdict.check(statistics, total.quarantined, settings.max_quarantined)
-        report.write_report(report_uri, statistics, total.quarantined)
+        for warning in outcome.statistics.warnings:
+            logging.warning("%s: %s", outcome.statistics.data, warning)
+        verdict.check(outcome.statistics, outcome.quarantined, settings.max_quarantined)
+        report.write_report(report_uri, outcome)
 
     def _write_shards(self, chunks: list[Chunk], report_uri: str) -> None:
         with self._make_beam_pipeline() as pipeline:

@@ -25,7 +25,8 @@ class IngestReport(Artifact):
     """Figures and quarantined files of a data folder.
 
     Files: `ingest.json` (counts, sizes, warnings), `quarantine.jsonl` (path and reason of each file that is not used),
-    `shards.jsonl` (a line per shard, with class, split and SHA-256 of each image).
+    `leaks.jsonl` (images of one content or look that lie in several splits), `shards.jsonl` (a line per shard, with
+    class, split, SHA-256 and look of each image).
     """
 
     # TFX's Kubeflow compiler takes nothing but "package.Class" for a name, and its container imports that.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import re
@@ -41,6 +42,9 @@ def validate(
 
     Returns:
         Why the model must not ship, one line; "" if nothing speaks against it.
+
+    Raises:
+        OSError: The disk is full.
     """
     digests = sorted(expected)
     missing = [digest for digest in digests if digest not in images]
@@ -78,6 +82,9 @@ def _ask(directory: Path, images: list[bytes]) -> tuple[np.ndarray, str]:
         except subprocess.TimeoutExpired:
             return np.empty(0), f"it did not answer {len(images)} requests within {_SECONDS:.0f} s"
         if finished.returncode:
+            if os.strerror(errno.ENOSPC) in finished.stderr:
+                # Not the model's fault, and TFX's cache would keep the verdict.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), scratch)
             reason = _reason(finished).replace(f"{directory}/", "")
             return np.empty(0), f"a fresh process could not answer with it: {reason}"
         return np.array(json.loads(answers.read_text())), ""

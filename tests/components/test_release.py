@@ -64,10 +64,10 @@ def test_the_first_run_has_no_baseline(tmp_path):
     assert _resolve(_models(tmp_path, 1), _models(tmp_path, 1), []) == []
 
 
-def _push(tmp_path, blessed: bool, base: Path | str, keep: int | None = None):
+def _push(tmp_path, blessed: bool, base: Path | str, keep: int | None = None, content: bytes = b"bytes"):
     model = _artifact(standard_artifacts.Model, tmp_path / "model")
     (tmp_path / "model" / "Format-Serving").mkdir(exist_ok=True)
-    (tmp_path / "model" / "Format-Serving" / "model.tflite").write_bytes(b"bytes")
+    (tmp_path / "model" / "Format-Serving" / "model.tflite").write_bytes(content)
     pushed = _artifact(standard_artifacts.PushedModel, tmp_path / "pushed")
     filesystem = pusher_pb2.PushDestination.Filesystem(base_directory=str(base))
     push_destination = pusher_pb2.PushDestination(filesystem=filesystem)
@@ -93,11 +93,21 @@ def test_a_push_leaves_one_whole_version_and_nothing_else(tmp_path):
     assert pushed.get_string_custom_property("pushed_sha256") == destination.tree_digest(str(version))
 
 
+def test_what_is_live_already_is_not_published_again(tmp_path):
+    """As after a kill between the publication and its record."""
+    base = tmp_path / "base"
+    first, second = (_push(tmp_path, True, base) for _ in range(2))
+    (version,) = base.iterdir()
+    for pushed in (first, second):
+        assert pushed.get_string_custom_property("pushed_destination") == str(version)
+        assert pushed.get_string_custom_property("pushed_version") == version.name
+
+
 def test_versions_rise_even_if_the_clock_does_not(tmp_path):
     base = tmp_path / "base"
     (base / "99999999999").mkdir(parents=True)
     _push(tmp_path, True, base)
-    _push(tmp_path, True, base)
+    _push(tmp_path, True, base, content=b"others")
     assert {path.name for path in base.iterdir()} == {"99999999999", "100000000000", "100000000001"}
 
 
@@ -105,15 +115,16 @@ def test_only_the_newest_versions_stay(tmp_path):
     base = tmp_path / "base"
     (base / "5").mkdir(parents=True)
     (base / "not-a-version").mkdir()
-    versions = [_push(tmp_path, True, base, keep=2).get_string_custom_property("pushed_version") for _ in range(3)]
+    pushed = [_push(tmp_path, True, base, keep=2, content=content) for content in (b"1", b"2", b"3")]
+    versions = [artifact.get_string_custom_property("pushed_version") for artifact in pushed]
     assert {path.name for path in base.iterdir()} == {*versions[1:], "not-a-version"}
 
 
 def test_a_push_goes_to_any_file_system_that_tensorflow_knows(tmp_path):
     """TensorFlow's file system in memory has no directories and no parents, like an object store."""
     base = f"ram://{tmp_path.name}/models"
-    for _ in range(2):
-        pushed = _push(tmp_path, True, base, keep=1)
+    for content in (b"others", b"bytes"):
+        pushed = _push(tmp_path, True, base, keep=1, content=content)
     version = pushed.get_string_custom_property("pushed_version")
     assert destination.versions(base) == [int(version)]
     with tf.io.gfile.GFile(f"{base}/{version}/model.tflite", "rb") as stream:

@@ -26,10 +26,23 @@ def _refused(*arguments: str | Path) -> str:
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "ladder", "compress", "predict", "serve", "status", "push", "rollback", "verify", "init", "doctor"],
+    [
+        "run",
+        "ladder",
+        "compress",
+        "predict",
+        "serve",
+        "status",
+        "push",
+        "rollback",
+        "verify",
+        "init",
+        "doctor",
+        "data check",
+    ],
 )
 def test_every_command_explains_itself(command):
-    result = _trimline(command, "--help")
+    result = _trimline(*command.split(), "--help")
     assert result.returncode == 0
     assert "Usage: trimline " + command in result.stdout
 

@@ -16,20 +16,24 @@ from components.image_example_gen.engine.listing import list_images
 from components.image_example_gen.engine.quarantine import Quarantined
 from components.image_example_gen.engine.settings import IngestSettings
 from components.image_example_gen.engine.shards import plan_chunks, write_shard
-from components.image_example_gen.engine.statistics import IngestStatistics, merge, summarise
+from components.image_example_gen.engine.statistics import IngestStatistics, Outcome, summarise
 from tests.image_files import encoded, jpeg, picture, write, write_tree
 from trainer_module import features
 from trainer_module.errors import UserError
 from trainer_module.features import SPLITS
 
 
-def ingest(root: Path, out: Path, **settings: float) -> tuple[IngestStatistics, list[Quarantined]]:
+def ingest_all(root: Path, out: Path, **settings: float) -> Outcome:
     """Runs the whole engine in this process."""
     listing = list_images(root)
     uris = {split: str(out / f"Split-{split}") for split in SPLITS}
-    chunks = plan_chunks(listing, IngestSettings(**settings), uris)
-    total = merge(listing, [write_shard(chunk) for chunk in chunks])
-    return summarise(listing, total), total.quarantined
+    summaries = [write_shard(chunk) for chunk in plan_chunks(listing, IngestSettings(**settings), uris)]
+    return summarise(listing, lambda: iter(summaries))
+
+
+def ingest(root: Path, out: Path, **settings: float) -> tuple[IngestStatistics, list[Quarantined]]:
+    outcome = ingest_all(root, out, **settings)
+    return outcome.statistics, outcome.quarantined
 
 
 def examples(out: Path, split: str) -> list[dict[str, object]]:
@@ -173,7 +177,12 @@ def test_copies_are_counted_and_those_that_mislead_are_named(tmp_path: Path) -> 
     write(root / "test" / "a" / "leak.jpg", (root / "train" / "a" / "001.jpg").read_bytes())
     write(root / "test" / "a" / "torn.jpg", (root / "test" / "b" / "000.jpg").read_bytes())
     statistics, _ = ingest(root, tmp_path / "out")
-    assert statistics.duplicates.model_dump() == {"copies": 3, "in_several_splits": 1, "in_several_classes": 1}
+    assert statistics.duplicates.model_dump() == {
+        "copies": 3,
+        "in_several_splits": 1,
+        "in_several_classes": 1,
+        "near_in_several_splits": 0,
+    }
     assert statistics.warnings == [
         "1 images lie in more than one split folder, so figures on held-out images come out too good; "
         "first: test/a/leak.jpg, train/a/001.jpg",
@@ -190,10 +199,11 @@ def test_suspicious_layouts_are_pointed_out(tmp_path: Path) -> None:
 def test_the_report_comes_back_as_it_was_written(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "data", {"a": 3, "b": 3})
     write(root / "a" / "line\nbreak.jpg", b"")
-    statistics, quarantined = ingest(root, tmp_path / "out")
-    report.write_report(str(tmp_path), statistics, quarantined)
-    assert report.read_statistics(str(tmp_path)) == statistics
-    assert report.read_quarantined(str(tmp_path)) == quarantined
+    outcome = ingest_all(root, tmp_path / "out")
+    report.write_report(str(tmp_path), outcome)
+    assert report.read_statistics(str(tmp_path)) == outcome.statistics
+    assert report.read_quarantined(str(tmp_path)) == outcome.quarantined
+    assert report.read_leaks(str(tmp_path)) == outcome.leaks
     assert json.loads((tmp_path / "ingest.json").read_text())["images"]["quarantined"] == 1
     assert len((tmp_path / "quarantine.jsonl").read_text().splitlines()) == 1
     assert list(tmp_path.glob("*.tmp")) == []
@@ -245,10 +255,15 @@ def test_a_class_that_is_not_measured_everywhere_is_a_warning(tmp_path: Path) ->
     judge(root, tmp_path / "out")
 
 
-def test_a_file_that_vanishes_while_reading_is_quarantined(tmp_path: Path) -> None:
+def test_files_that_vanish_or_change_while_reading_are_quarantined(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "data", {"a": 3, "b": 3})
     listing = list_images(root)
     (chunk,) = plan_chunks(listing, IngestSettings(), {split: str(tmp_path / split) for split in SPLITS})
     write(root / "a" / "000.jpg", jpeg(picture(seed=50)))
     (root / "b" / "000.jpg").unlink()
-    assert [item.reason for item in write_shard(chunk).quarantined] == ["cannot be read (No such file or directory)"]
+    summary = write_shard(chunk)
+    assert {item.path: item.reason for item in summary.quarantined} == {
+        "a/000.jpg": "changed while the data folder was read; run again when its files are at rest",
+        "b/000.jpg": "cannot be read (No such file or directory)",
+    }
+    assert len(summary.records) == 4

@@ -11,6 +11,8 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from components.image_example_gen.engine.encoding import StoredFormat, encode, own_bytes_will_do
+from components.image_example_gen.engine.jpeg_scans import has_more_scans
+from components.image_example_gen.engine.likeness import describe
 from components.image_example_gen.engine.quarantine import printable
 from components.image_example_gen.engine.rgb import NoWhiteLevelError, to_rgb
 
@@ -20,6 +22,9 @@ _NAMES_OF_FORMATS = "JPEG, PNG, GIF, BMP, TIFF, WebP, AVIF, PPM, JPEG 2000"
 
 # A file is held in memory as a whole, and a photo of 100 million pixels stays below this even uncompressed.
 _MAX_FILE_BYTES = 512 * 2**20
+
+# Cameras and encoders write a dozen.
+_MOST_SCANS = 200
 
 # Beyond this gap between the decoder's reduced size and the final one, scaling cannot be told from a full-size decode
 # (Pillow's documentation of Image.thumbnail).
@@ -58,6 +63,7 @@ class LoadedImage:
         source_width: pixels, upright, before capping.
         source_height: pixels, upright, before capping.
         brightness: mean luma (ITU-R BT.601, as in JPEG) in [0, 1].
+        likeness: what it looks like, see `likeness.describe`.
         sha256: hex digest of the file's content.
     """
 
@@ -69,6 +75,7 @@ class LoadedImage:
     source_width: int
     source_height: int
     brightness: float
+    likeness: str
     sha256: str
 
 
@@ -106,6 +113,8 @@ def load_image(source: bytes | Path, max_side: int, max_pixels: int) -> LoadedIm
         return data
     if not data:
         return Rejected("empty file (0 bytes)")
+    if has_more_scans(data, _MOST_SCANS):
+        return Rejected(f"a JPEG of more than {_MOST_SCANS} scans, which would take very long to decode")
     try:
         return _load(data, max_side, max_pixels)
     except Exception as error:  # Pillow's readers raise whatever comes to hand.
@@ -132,6 +141,7 @@ def _load(data: bytes, max_side: int, max_pixels: int) -> LoadedImage | Rejected
         rgb = rgb.transpose(rotation)
         width, height = (height, width) if rotation in _SWAPPING else (width, height)
     original = plain and own_bytes_will_do(data, image_format, np.asarray(rgb))
+    gray = rgb.convert("L")
     stored_format: StoredFormat = "jpeg" if image_format == "JPEG" else "png"
     return LoadedImage(
         encoded=data if original else encode(rgb, stored_format),
@@ -141,7 +151,8 @@ def _load(data: bytes, max_side: int, max_pixels: int) -> LoadedImage | Rejected
         height=rgb.height,
         source_width=width,
         source_height=height,
-        brightness=float(np.asarray(rgb.convert("L")).mean()) / 255,
+        brightness=float(np.asarray(gray).mean()) / 255,
+        likeness=describe(gray),
         sha256=hashlib.sha256(data).hexdigest(),
     )
 

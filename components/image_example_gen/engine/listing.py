@@ -3,6 +3,7 @@
 import hashlib
 import os
 import stat
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -78,10 +79,10 @@ class Listing:
 
 @dataclass
 class _Scan:
-    """Raw findings of a walk: relative paths, not yet sorted into classes."""
+    """Raw findings of a walk: relative paths (of files with size and time of change), not yet sorted into classes."""
 
     folders: list[str] = field(default_factory=list)
-    files: list[tuple[str, os.stat_result]] = field(default_factory=list)
+    files: list[tuple[str, int, int]] = field(default_factory=list)
     rejected: list[tuple[str, str]] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
 
@@ -105,16 +106,18 @@ def list_images(root: str | os.PathLike[str]) -> Listing:
     """
     folder = _resolve(root)
     scan = _scan(folder)
-    depth = 2 if _has_split_folders(path for path, _ in scan.files) else 1
+    depth = 2 if _has_split_folders(path for path, _, _ in scan.files) else 1
     files, strays = [], []
-    for path, status in scan.files:
+    # Emptied on the way, as there may be millions.
+    while scan.files:
+        path, size, mtime_ns = scan.files.pop()
         parts = path.split("/")
         if len(parts) <= depth:
             strays.append((path, _NO_CLASS))
             continue
         split = _SPLIT_OF_FOLDER[parts[0].casefold()] if depth == 2 else None
-        name = _class_name(parts[depth - 1], folder)
-        files.append(ImageFile(path, name, split, status.st_size, status.st_mtime_ns))
+        name = sys.intern(_class_name(parts[depth - 1], folder))
+        files.append(ImageFile(path, name, split, size, mtime_ns))
     files.sort(key=lambda file: os.fsencode(file.path))
     rejected = sorted(scan.rejected + strays, key=lambda item: os.fsencode(item[0]))
     classes = {file.class_name for file in files}
@@ -192,7 +195,7 @@ def _note(entry: os.DirEntry[str], path: str, root: Path, scan: _Scan) -> bool:
     else:
         status = entry.stat()
         if stat.S_ISREG(status.st_mode):
-            scan.files.append((path, status))
+            scan.files.append((path, status.st_size, status.st_mtime_ns))
         else:
             scan.rejected.append((path, "a device, pipe or socket, not a regular file"))
     return False

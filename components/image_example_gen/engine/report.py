@@ -1,27 +1,30 @@
 """The report on disk, and how shards hand in theirs."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
 
+from components.image_example_gen.engine.duplicates import Leak
 from components.image_example_gen.engine.quarantine import Quarantined
-from components.image_example_gen.engine.statistics import IngestStatistics, ShardSummary
+from components.image_example_gen.engine.shard_summary import ShardSummary
+from components.image_example_gen.engine.statistics import IngestStatistics, Outcome
 
 STATISTICS_FILE = "ingest.json"
 QUARANTINE_FILE = "quarantine.jsonl"
+LEAKS_FILE = "leaks.jsonl"
 SHARDS_FILE = "shards.jsonl"
 
 
-def write_report(folder: str, statistics: IngestStatistics, quarantined: Sequence[Quarantined]) -> None:
-    """Writes `ingest.json` and `quarantine.jsonl`.
+def write_report(folder: str, outcome: Outcome) -> None:
+    """Writes `ingest.json`, `quarantine.jsonl` and `leaks.jsonl`.
 
     Args:
         folder: an existing folder, local or remote.
-        statistics: the content of `ingest.json`.
-        quarantined: the content of `quarantine.jsonl`, one object with path and reason a line.
+        outcome: the figures, the quarantined files and the leaks; each of the latter becomes a line.
     """
-    _write(folder, QUARANTINE_FILE, (item.model_dump_json() for item in quarantined))
-    _write(folder, STATISTICS_FILE, [statistics.model_dump_json(indent=2)])
+    _write(folder, QUARANTINE_FILE, (item.model_dump_json() for item in outcome.quarantined))
+    _write(folder, LEAKS_FILE, (leak.model_dump_json() for leak in outcome.leaks))
+    _write(folder, STATISTICS_FILE, [outcome.statistics.model_dump_json(indent=2)])
 
 
 def read_statistics(folder: str) -> IngestStatistics:
@@ -33,6 +36,11 @@ def read_statistics(folder: str) -> IngestStatistics:
 def read_quarantined(folder: str) -> list[Quarantined]:
     """Reads `quarantine.jsonl`."""
     return [Quarantined.model_validate_json(line) for line in _lines(tf.io.gfile.join(folder, QUARANTINE_FILE))]
+
+
+def read_leaks(folder: str) -> list[Leak]:
+    """Reads `leaks.jsonl`."""
+    return [Leak.model_validate_json(line) for line in _lines(tf.io.gfile.join(folder, LEAKS_FILE))]
 
 
 def read_summaries(folder: str) -> Iterator[ShardSummary]:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,8 @@ from components.image_example_gen.engine.decoding import LoadedImage, Rejected, 
 from components.image_example_gen.engine.listing import ImageFile, Listing
 from components.image_example_gen.engine.quarantine import Quarantined, printable
 from components.image_example_gen.engine.settings import IngestSettings
+from components.image_example_gen.engine.shard_summary import Record, ShardSummary
 from components.image_example_gen.engine.splits import SplitRule, plan_splits
-from components.image_example_gen.engine.statistics import Record, ShardSummary
 from trainer_module import features
 
 # A shard is the unit of parallel work and of parallel reading. It is done when it holds 2,000 small images (a second of
@@ -98,24 +98,60 @@ def write_shard(chunk: Chunk) -> ShardSummary:
     Returns:
         What was written and what was quarantined.
     """
-    summary = ShardSummary()
     name = f"data_tfrecord-{chunk.index:05d}-of-{chunk.count:05d}.gz"
     with ExitStack() as stack:
         writers = {
             split: stack.enter_context(_atomic_writer(uri, name)) for split, uri in sorted(chunk.split_uris.items())
         }
-        for file in chunk.files:
-            image = load_image(Path(chunk.root, file.path), chunk.max_side, chunk.max_pixels)
-            path = printable(file.path)
-            if isinstance(image, Rejected):
-                summary.quarantined.append(Quarantined(path=path, reason=image.reason))
-                continue
-            split = chunk.rule.split_of(file, image.sha256)
+
+        def write(record: Record, image: LoadedImage) -> None:
             # Deterministic, since a map has no order of its own: the same files make the same shards.
-            example = _example(path, file.class_name, image).SerializeToString(deterministic=True)
-            writers[split].write(example)
-            summary.add(Record(path=path, class_name=file.class_name, split=split, sha256=image.sha256), image)
+            writers[record.split].write(_example(record, image).SerializeToString(deterministic=True))
+
+        return read_chunk(chunk, write)
+
+
+def read_chunk(chunk: Chunk, use: Callable[[Record, LoadedImage], None] | None = None) -> ShardSummary:
+    """Reads the images of a chunk, one at a time.
+
+    Args:
+        chunk: what to read.
+        use: is given each image that can be used; None to see only which those are.
+
+    Returns:
+        What was used and what was quarantined.
+    """
+    summary = ShardSummary()
+    for file in chunk.files:
+        image = _read(file, chunk)
+        path = printable(file.path)
+        if isinstance(image, Rejected):
+            summary.quarantined.append(Quarantined(path=path, reason=image.reason))
+            continue
+        record = Record(
+            path=path,
+            class_name=file.class_name,
+            split=chunk.rule.split_of(file, image.sha256),
+            sha256=image.sha256,
+            likeness=image.likeness,
+        )
+        if use is not None:
+            use(record, image)
+        summary.add(record, image)
     return summary
+
+
+def _read(file: ImageFile, chunk: Chunk) -> LoadedImage | Rejected:
+    path = Path(chunk.root, file.path)
+    image = load_image(path, chunk.max_side, chunk.max_pixels)
+    try:
+        status = path.stat()
+    except OSError:
+        # What reading it came to is the better reason; content that is gone by now was read as a whole.
+        return image
+    if (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
+        return Rejected("changed while the data folder was read; run again when its files are at rest")
+    return image
 
 
 def _shard_count(listing: Listing) -> int:
@@ -139,16 +175,16 @@ def _atomic_writer(folder: str, name: str) -> Iterator[tf.io.TFRecordWriter]:
         raise
 
 
-def _example(path: str, class_name: str, image: LoadedImage) -> tf.train.Example:
+def _example(record: Record, image: LoadedImage) -> tf.train.Example:
     values = {
         features.IMAGE_ENCODED: _bytes(image.encoded),
         features.IMAGE_FORMAT: _bytes(image.stored_format.encode()),
-        features.IMAGE_FILENAME: _bytes(path.encode()),
+        features.IMAGE_FILENAME: _bytes(record.path.encode()),
         features.IMAGE_SHA256: _bytes(image.sha256.encode()),
         features.IMAGE_HEIGHT: _integer(image.height),
         features.IMAGE_WIDTH: _integer(image.width),
         features.IMAGE_BRIGHTNESS: tf.train.Feature(float_list=tf.train.FloatList(value=[image.brightness])),
-        features.CLASS_TEXT: _bytes(class_name.encode()),
+        features.CLASS_TEXT: _bytes(record.class_name.encode()),
     }
     return tf.train.Example(features=tf.train.Features(feature=values))
 

@@ -1,61 +1,19 @@
-"""What was read, in figures: per shard, and for the whole data folder."""
+"""What was read, in figures, for the whole data folder."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from components.image_example_gen.engine.decoding import LoadedImage
+from components.image_example_gen.engine.duplicates import Leak, Repetitions, find_repetitions
 from components.image_example_gen.engine.listing import Listing, fingerprint
 from components.image_example_gen.engine.quarantine import Quarantined, printable
+from components.image_example_gen.engine.shard_summary import Record, ShardSummary
 from trainer_module.features import SPLITS, TRAIN_SPLIT
 
 # Warnings name this many classes or files; the report's other files have them all.
 _NAMED = 5
-
-
-class Record(BaseModel, frozen=True):
-    """Where one image went.
-
-    Attributes:
-        path: printable path relative to the data folder.
-        class_name: its label.
-        split: the split that it was written to.
-        sha256: hex digest of the file's content.
-    """
-
-    path: str
-    class_name: str
-    split: str
-    sha256: str
-
-
-class ShardSummary(BaseModel):
-    """What became of the files of one shard; travels as a line of JSON.
-
-    Attributes:
-        records: the images that were written.
-        quarantined: the files that were not.
-        widths: number of images by width in pixels, upright, before capping.
-        heights: number of images by height in pixels, likewise.
-        brightness: sum of the images' brightness.
-        stored: number of images by what is stored: "original" bytes, or a new "jpeg" or "png".
-    """
-
-    records: list[Record] = Field(default_factory=list)
-    quarantined: list[Quarantined] = Field(default_factory=list)
-    widths: Counter[int] = Field(default_factory=Counter)
-    heights: Counter[int] = Field(default_factory=Counter)
-    brightness: float = 0.0
-    stored: Counter[str] = Field(default_factory=Counter)
-
-    def add(self, record: Record, image: LoadedImage) -> None:
-        """Counts one written image."""
-        self.records.append(record)
-        self.widths[image.source_width] += 1
-        self.heights[image.source_height] += 1
-        self.brightness += image.brightness
-        self.stored["original" if image.original else image.stored_format] += 1
 
 
 class ImageCounts(BaseModel):
@@ -76,11 +34,20 @@ class Spread(BaseModel):
 
 
 class Duplicates(BaseModel):
-    """Exact copies: files beyond the first of their content, and contents that lie in several splits or classes."""
+    """Images that are there more than once.
+
+    Attributes:
+        copies: files beyond the first of their content.
+        in_several_splits: contents that lie in several splits.
+        in_several_classes: contents that lie in several classes.
+        near_in_several_splits: held-out images that look like one of other content in another split, of many that look
+            the same only some; None where there are too many images to compare.
+    """
 
     copies: int
     in_several_splits: int
     in_several_classes: int
+    near_in_several_splits: int | None
 
 
 class IngestStatistics(BaseModel):
@@ -97,7 +64,7 @@ class IngestStatistics(BaseModel):
         brightness: mean over the images, in [0, 1].
         stored: number of images by what is stored: "original" bytes, or a new "jpeg" or "png".
         ignored: number of ignored files and folders, by reason.
-        duplicates: exact copies.
+        duplicates: images that are there more than once.
         warnings: what the user should know, one line each.
     """
 
@@ -115,73 +82,86 @@ class IngestStatistics(BaseModel):
     warnings: list[str]
 
 
-def summarise(listing: Listing, total: ShardSummary) -> IngestStatistics:
+@dataclass(frozen=True)
+class Outcome:
+    """All that ingest found out: the figures, the files that are not used, and what leaks between splits."""
+
+    statistics: IngestStatistics
+    quarantined: list[Quarantined]
+    leaks: list[Leak]
+
+
+def summarise(listing: Listing, summaries: Callable[[], Iterator[ShardSummary]]) -> Outcome:
     """Makes the figures for the whole data folder.
+
+    The order of the shards makes no difference.
 
     Args:
         listing: what was found.
-        total: what became of it, all shards merged.
+        summaries: goes through what became of it, shard by shard, as often as it is called.
 
     Returns:
-        The content of `ingest.json`.
+        What ingest reports.
     """
-    used = len(total.records)
-    splits = _count_by_split_and_class(total.records)
-    copies = _copies(total.records)
-    straddling = [group for group in copies if len({record.split for record in group}) > 1]
-    conflicting = [group for group in copies if len({record.class_name for record in group}) > 1]
-    return IngestStatistics(
+    total = _Total(listing)
+    for summary in summaries():
+        total.add(summary)
+    repetitions = find_repetitions(lambda: (record for summary in summaries() for record in summary.records))
+    quarantined = sorted(total.quarantined, key=lambda item: item.path)
+    conflicting = [group for group in repetitions.copies if len({record.class_name for record in group}) > 1]
+    splits = total.by_split_and_class()
+    statistics = IngestStatistics(
         data=printable(str(listing.root)),
         fingerprint=fingerprint(listing),
         images=ImageCounts(
-            read=used + len(total.quarantined),
-            used=used,
-            quarantined=len(total.quarantined),
+            read=total.used + len(quarantined),
+            used=total.used,
+            quarantined=len(quarantined),
             ignored=sum(listing.ignored.values()),
         ),
         splits=splits,
         width=_spread(total.widths),
         height=_spread(total.heights),
-        brightness=total.brightness / used if used else 0.0,
+        brightness=total.brightness / total.used if total.used else 0.0,
         stored=dict(sorted(total.stored.items())),
         ignored=listing.ignored,
         duplicates=Duplicates(
-            copies=sum(len(group) - 1 for group in copies),
-            in_several_splits=len(straddling),
+            copies=sum(len(group) - 1 for group in repetitions.copies),
+            in_several_splits=sum(leak.kind == "exact" for leak in repetitions.leaks),
             in_several_classes=len(conflicting),
+            near_in_several_splits=None if repetitions.alike is None else len(repetitions.alike),
         ),
-        warnings=[*_class_warnings(listing, splits), *_copy_warnings(straddling, conflicting)],
+        warnings=[*_class_warnings(listing, splits), *_repetition_warnings(repetitions, conflicting)],
     )
+    return Outcome(statistics, quarantined, repetitions.leaks)
 
 
-def merge(listing: Listing, summaries: Iterable[ShardSummary]) -> ShardSummary:
-    """Adds up the shards, and joins what the listing quarantined.
+class _Total:
+    """The sums over all shards; holds no record."""
 
-    The order of the shards makes no difference: records and quarantined files are sorted by path.
-    """
-    total = ShardSummary(quarantined=list(listing.quarantined))
-    for summary in summaries:
-        total.records += summary.records
-        total.quarantined += summary.quarantined
-        total.widths += summary.widths
-        total.heights += summary.heights
-        total.brightness += summary.brightness
-        total.stored += summary.stored
-    total.records.sort(key=lambda record: record.path)
-    total.quarantined.sort(key=lambda item: item.path)
-    return total
+    def __init__(self, listing: Listing) -> None:
+        self.quarantined = list(listing.quarantined)
+        self.images: Counter[tuple[str, str]] = Counter()
+        self.widths: Counter[int] = Counter()
+        self.heights: Counter[int] = Counter()
+        self.brightness = 0.0
+        self.stored: Counter[str] = Counter()
 
+    @property
+    def used(self) -> int:
+        return self.images.total()
 
-def _count_by_split_and_class(records: Iterable[Record]) -> dict[str, dict[str, int]]:
-    counts = Counter((record.split, record.class_name) for record in records)
-    return {split: {name: counts[split, name] for at, name in sorted(counts) if at == split} for split in SPLITS}
+    def add(self, summary: ShardSummary) -> None:
+        self.quarantined += summary.quarantined
+        self.images.update((record.split, record.class_name) for record in summary.records)
+        self.widths += summary.widths
+        self.heights += summary.heights
+        self.brightness += summary.brightness
+        self.stored += summary.stored
 
-
-def _copies(records: Iterable[Record]) -> list[list[Record]]:
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        groups[record.sha256].append(record)
-    return [group for group in groups.values() if len(group) > 1]
+    def by_split_and_class(self) -> dict[str, dict[str, int]]:
+        counts = self.images
+        return {split: {name: counts[split, name] for at, name in sorted(counts) if at == split} for split in SPLITS}
 
 
 def _spread(counts: Counter[int]) -> Spread | None:
@@ -202,6 +182,8 @@ def _class_warnings(listing: Listing, splits: dict[str, dict[str, int]]) -> list
         warnings.append(f"class folders without images, left out: {_names(listing.empty_classes)}")
     if lost:
         warnings.append(f"classes without a readable image, left out: {_names(lost)}")
+    if twins := _twins(surviving):
+        warnings.append(f"classes whose names differ in nothing but upper and lower case: {_names(twins)}")
     for split in SPLITS:
         missing = sorted(surviving - splits[split].keys())
         if missing and split != TRAIN_SPLIT:
@@ -209,13 +191,27 @@ def _class_warnings(listing: Listing, splits: dict[str, dict[str, int]]) -> list
     return warnings
 
 
-def _copy_warnings(straddling: Sequence[Sequence[Record]], conflicting: Sequence[Sequence[Record]]) -> list[str]:
+def _twins(names: Collection[str]) -> list[str]:
+    """Returns the names that are not the only ones of their spelling."""
+    spellings = Counter(name.casefold() for name in names)
+    return sorted(name for name in names if spellings[name.casefold()] > 1)
+
+
+def _repetition_warnings(repetitions: Repetitions, conflicting: Sequence[Sequence[Record]]) -> list[str]:
     warnings = []
-    if straddling:
-        first = _names([record.path for record in straddling[0]])
+    exact = [leak for leak in repetitions.leaks if leak.kind == "exact"]
+    if exact:
         warnings.append(
-            f"{len(straddling)} images lie in more than one split folder, so figures on held-out images come out too "
-            f"good; first: {first}"
+            f"{len(exact)} images lie in more than one split folder, so figures on held-out images come out too "
+            f"good; first: {_names(exact[0].paths)}"
+        )
+    if repetitions.alike is None:
+        warnings.append("too many images to look for near-duplicates; only exact copies were looked for")
+    elif repetitions.alike:
+        first = _names([record.path for record in repetitions.alike[0]])
+        warnings.append(
+            f"{len(repetitions.alike)} held-out images look like one in another split (re-encoded, scaled or slightly "
+            f"changed), so figures on held-out images may come out too good; first: {first}"
         )
     if conflicting:
         first = _names([record.path for record in conflicting[0]])

@@ -1,0 +1,38 @@
+"""Disks that take nothing more: full, over quota, or read-only."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.workspace import Workspace
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# What the system says, and what SQLite makes of it.
+_SIGNS = (*(os.strerror(number) for number in FULL), "database or disk is full")
+_LITTLE = 64 * 2**20
+
+
+def full_disk(text: str, workspace: Workspace) -> list[str]:
+    """Finds out whether an error came of a disk that takes nothing more.
+
+    Args:
+        text: The error with its causes, as text: TensorFlow, Beam and SQLite have exceptions of their own for it.
+        workspace: Where the error happened.
+
+    Returns:
+        The line for the user, if so.
+    """
+    sign = next((sign for sign in _SIGNS if sign in text), None)
+    if sign is None:
+        return []
+    places = [str(workspace.root), tempfile.gettempdir()]
+    where = " or ".join([place for place in places if shutil.disk_usage(place).free < _LITTLE] or places)
+    return [
+        f"{where}: {sign[0].lower()}{sign[1:]}; make room there, then run the same command again: finished components "
+        "and epochs are kept"
+    ]

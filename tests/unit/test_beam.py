@@ -1,0 +1,57 @@
+"""Flags for Beam, by runner."""
+
+import pytest
+
+from pipeline.beam import beam_arguments
+from pipeline.config import BeamSettings, load_settings
+from trainer_module.errors import UserError
+
+IN_PROCESS = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+
+
+def test_the_default_runs_in_this_process_and_needs_no_network() -> None:
+    assert beam_arguments(BeamSettings()) == [IN_PROCESS]
+
+
+def test_several_processes_of_this_machine() -> None:
+    assert beam_arguments(BeamSettings(workers=4)) == [
+        "--runner=pipeline.beam_processes.MultiProcessRunner",
+        "--direct_num_workers=4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("runner", "options", "workers"),
+    [
+        ("FlinkRunner", ("--flink_master=flink:8081", "--environment_type=DOCKER"), "--parallelism=8"),
+        ("SparkRunner", ("--spark_master_url=spark://spark:7077",), None),
+        ("DataflowRunner", ("--project=p", "--region=r", "--temp_location=gs://b/t"), "--max_num_workers=8"),
+    ],
+)
+def test_clusters(runner: str, options: tuple[str, ...], workers: str | None) -> None:
+    settings = load_settings(assignments=(f"beam.runner={runner}", "beam.workers=8", f"beam.options={list(options)}"))
+    flags = beam_arguments(settings.beam)
+    assert flags[0] == f"--runner={runner}"
+    assert set(options) < set(flags)
+    assert (workers in flags) == (workers is not None)
+    assert not any(flag.startswith("--direct") for flag in flags)
+
+
+@pytest.mark.parametrize(
+    ("runner", "options", "missing"),
+    [
+        ("FlinkRunner", (), "needs --flink_master in beam.options"),
+        ("DataflowRunner", ("--project=p",), "needs --region and --temp_location in beam.options"),
+        ("DaskRunner", ("--dask_client_address=tcp://d:8786",), r"dask\[distributed\]"),
+    ],
+)
+def test_what_a_cluster_needs_is_said_before_anything_starts(
+    runner: str, options: tuple[str, ...], missing: str
+) -> None:
+    with pytest.raises(UserError, match=missing):
+        beam_arguments(BeamSettings(runner=runner, options=options))
+
+
+def test_an_unknown_runner_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match=r"beam\.runner = 'PrismRunner'"):
+        load_settings(assignments=("beam.runner=PrismRunner",))

@@ -1,0 +1,116 @@
+"""Pictures that look the same, and what of them is reported."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from components.image_example_gen.engine import likeness
+from components.image_example_gen.engine.duplicates import Leak, find_repetitions
+from components.image_example_gen.engine.listing import list_images
+from components.image_example_gen.engine.settings import IngestSettings
+from components.image_example_gen.engine.shard_summary import Record
+from components.image_example_gen.engine.shards import plan_chunks, read_chunk
+from components.image_example_gen.engine.statistics import Outcome, summarise
+from tests.image_files import encoded, jpeg, write, write_tree
+
+
+def photo(seed: int, side: int = 96) -> Image.Image:
+    """Returns a picture with coarse and fine structure, unlike any of another seed."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        np.asarray(Image.fromarray(rng.integers(0, 256, (cells, cells, 3), np.uint8)).resize((side, side)), float)
+        for cells in (4, 9, 20)
+    ]
+    return Image.fromarray(np.clip(np.average(layers, axis=0, weights=(4, 2, 1)), 0, 255).astype(np.uint8))
+
+
+def reencoded(image: Image.Image, quality: int) -> Image.Image:
+    return Image.open(io.BytesIO(jpeg(image, quality=quality))).convert("RGB")
+
+
+CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "re-encoded": lambda image: reencoded(image, 60),
+    "halved": lambda image: image.resize((48, 48), Image.Resampling.LANCZOS),
+    "enlarged": lambda image: image.resize((150, 150), Image.Resampling.BICUBIC),
+    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.1),
+    "of another format": lambda image: Image.open(io.BytesIO(encoded(image, "WEBP", quality=80))).convert("RGB"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_copies_are_alike(change: str) -> None:
+    found = sum(
+        likeness.alike(
+            likeness.describe(photo(seed).convert("L")), likeness.describe(CHANGES[change](photo(seed)).convert("L"))
+        )
+        for seed in range(40)
+    )
+    assert found >= 38
+
+
+def test_other_pictures_are_not_alike() -> None:
+    described = [likeness.describe(photo(seed).convert("L")) for seed in range(100)]
+    assert not any(likeness.alike(a, b) for at, a in enumerate(described) for b in described[:at])
+
+
+def test_an_even_surface_is_like_nothing() -> None:
+    noise = np.random.default_rng(0).integers(99, 102, (60, 60), np.uint8)
+    assert likeness.describe(Image.fromarray(noise)) == ""
+
+
+def test_close_hashes_are_found_as_by_comparing_all() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 2**64, 300, np.uint64)
+    flipped = [value ^ np.uint64(1 << int(bit)) for value in base for bit in rng.integers(0, 64, 3)]
+    twice = [
+        value ^ np.uint64((1 << int(bit)) | 1) for value, bit in zip(flipped, rng.integers(0, 64, 900), strict=True)
+    ]
+    unique = np.unique(np.concatenate([base, flipped, twice]).astype(np.uint64))
+    expected = {
+        (at, at + 1 + int(other))
+        for at in range(len(unique))
+        for other in np.flatnonzero([int(x).bit_count() <= 4 for x in unique[at + 1 :] ^ unique[at]])
+    }
+    assert {tuple(pair) for pair in likeness.close_pairs(unique).tolist()} == expected
+    assert len(expected) > 1000
+
+
+def summarised(root: Path) -> Outcome:
+    listing = list_images(root)
+    summaries = [read_chunk(chunk) for chunk in plan_chunks(listing, IngestSettings(), {})]
+    return summarise(listing, lambda: iter(summaries))
+
+
+def test_leaks_between_splits_are_reported(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"train/a": 3, "train/b": 3, "test/a": 3, "test/b": 3, "validation/a": 1, "validation/b": 1})
+    write(tmp_path / "train/a/photo.png", encoded(photo(1)))
+    write(tmp_path / "test/b/photo.jpg", jpeg(photo(1), quality=70))
+    write(tmp_path / "train/b/exact.png", encoded(photo(2)))
+    write(tmp_path / "test/b/exact.png", encoded(photo(2)))
+    # Alike, but of one split.
+    write(tmp_path / "train/a/burst1.png", encoded(photo(3)))
+    write(tmp_path / "train/a/burst2.jpg", jpeg(photo(3)))
+    outcome = summarised(tmp_path)
+    assert outcome.leaks == [
+        Leak(kind="exact", paths=("test/b/exact.png", "train/b/exact.png"), splits=("test", "train")),
+        Leak(kind="near", paths=("test/b/photo.jpg", "train/a/photo.png"), splits=("test", "train")),
+    ]
+    assert outcome.statistics.duplicates.near_in_several_splits == 1
+    assert any("1 held-out images look like one in another split" in line for line in outcome.statistics.warnings)
+
+
+def test_many_pictures_of_one_look_are_compared_within_bounds() -> None:
+    look = likeness.describe(photo(5).convert("L"))
+    records = [
+        Record(path=f"{split}/{n:05d}", class_name="a", split=split, sha256=f"{split[1]}{n:063x}"[::-1], likeness=look)
+        for split in ("test", "train")
+        for n in range(2_000)
+    ]
+    found = find_repetitions(lambda: iter(records))
+    assert found.copies == []
+    assert found.alike is not None
+    assert len(found.alike) == 20
