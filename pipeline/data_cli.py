@@ -29,8 +29,8 @@ def _group() -> None:
 
 
 @app.command(
-    epilog="Examples: [bold]trimline data check photos/[/bold]; [bold]trimline data check photos/ --json[/bold]; "
-    "[bold]--set data.max_quarantined=0[/bold] accepts no bad file at all. Exit codes: 0 a run would go on with this "
+    epilog="Examples: `trimline data check photos/`; `trimline data check photos/ --json`; "
+    "`--set data.max_quarantined=0` accepts no bad file at all. Exit codes: 0 a run would go on with this "
     "folder, 2 it would stop."
 )
 def check(
