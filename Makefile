@@ -10,8 +10,8 @@
 
 READY := .venv/.ready
 BIN := .venv/bin
-# A file of tests stays in one process, which makes what its tests share once. Each process may take 3 GB.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# What shares fixtures stays in one process (tests/conftest.py). Each process may take 3 GB.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: run test unit lint format docs setup lock audit sbom
 

@@ -44,14 +44,23 @@ def report_outcome(workspace: Workspace, work: Callable[[], None]) -> int:
         with progress.kept_in(workspace.progress_file):
             work()
     except Exception:
-        text = traceback.format_exc()
         logging.getLogger(__name__).exception("the run failed")
-        lines = [*_USER_ERROR_LINE.findall(text), *full_disk(text, workspace)]
-        message = lines[-1] if lines else text.strip().splitlines()[-1]
+        message, user_error = describe_failure(traceback.format_exc(), workspace)
         if OUTCOME in os.environ:
-            os.write(int(os.environ[OUTCOME]), json.dumps({"user_error": bool(lines), "message": message}).encode())
-        return 2 if lines else 1
+            os.write(int(os.environ[OUTCOME]), json.dumps({"user_error": user_error, "message": message}).encode())
+        return 2 if user_error else 1
     return 0
+
+
+def describe_failure(text: str, workspace: Workspace) -> tuple[str, bool]:
+    """Finds the line that says what went wrong, and whether it is meant for the user.
+
+    Args:
+        text: A traceback as Python prints it.
+        workspace: Where it happened.
+    """
+    lines = [*_USER_ERROR_LINE.findall(text), *full_disk(text, workspace)]
+    return (lines[-1], True) if lines else (text.strip().splitlines()[-1], False)
 
 
 def _die_with_parent(file: int) -> None:

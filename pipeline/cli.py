@@ -20,6 +20,7 @@ from pipeline.completion import setting_keys
 from pipeline.config import load_settings
 from pipeline.doctor_command import doctor_app
 from pipeline.quiet import library_noise_hidden
+from pipeline.report_commands import app as report_commands
 from pipeline.terminal import Terminal
 from serving.errors import ServingError
 from trainer_module.errors import UserError
@@ -382,6 +383,9 @@ def init(
         raise UserError(f"{file}: cannot be written: {error.strerror}") from None
 
 
+app.add_typer(report_commands)
+
+
 def main() -> None:
     """Runs the command line; a user's mistake is one line on standard error and exit code 2."""
     from pipeline.disk import FULL
@@ -484,7 +488,7 @@ def _summary_table(summary: dict[str, Any], report: Path) -> Table:
     table.add_row("Latency", f"{shipped['latency_ms']:.3f} ms per image, one thread")
     for pushed in summary["pushed"]:
         table.add_row("Pushed to", pushed["path"])
-    table.add_row("Report", str(report))
+    table.add_row("Report", str(report) if report.exists() else "could not be written; see logs/run.log")
     return table
 
 

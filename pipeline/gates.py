@@ -15,9 +15,11 @@ from tensorflow_model_analysis.proto.config_pb2 import (
     SlicingSpec,
 )
 
-from trainer_module import evaluation, features, gate_metrics
+from trainer_module import evaluation, features, gate_metrics, mistake_metrics
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from pipeline.config import GateSettings
 
 ARTIFACTS = {"saved_model": "SavedModel", "tflite": "TFLite"}
@@ -56,11 +58,12 @@ def eval_config(gate: GateSettings) -> EvalConfig:
                     _own("ScoreQuality"),
                     _own("PairedOutcomes"),
                     _own("PredictionSample"),
+                    _own("Mistakes", mistake_metrics),
                 ]
             )
         ],
     )
 
 
-def _own(class_name: str) -> MetricConfig:
-    return MetricConfig(class_name=class_name, module=gate_metrics.__name__)
+def _own(class_name: str, module: ModuleType = gate_metrics) -> MetricConfig:
+    return MetricConfig(class_name=class_name, module=module.__name__)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.ladder_table import LESSON
-from pipeline.report import write_report
 from pipeline.workspace import Workspace
 from trainer_module import features
 from trainer_module.files import write_whole
@@ -27,6 +26,7 @@ def run(workspace: Workspace) -> None:
     """
     from pipeline.ladder_chart import draw
     from pipeline.local_runner import run_pipeline
+    from pipeline.report.publication import publish
     from trainer_module.acceleration import device_name
     from trainer_module.ladder import climb
 
@@ -49,7 +49,7 @@ def run(workspace: Workspace) -> None:
     draw(rungs, workspace.ladder_picture)
     write_whole(workspace.ladder_file, json.dumps(result, indent=2))
     if workspace.summary_file.exists():
-        write_report(workspace)
+        publish(workspace, json.loads(workspace.summary_file.read_text(encoding="utf-8")))
 
 
 def _transformed(workspace: Workspace) -> tuple[Splits, int]:

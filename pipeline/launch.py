@@ -113,7 +113,7 @@ def run_module(
         Interrupted: If the user pressed Ctrl-C, or the system asked it to end.
         RunError: If it failed otherwise.
     """
-    for left_over in (workspace.progress_file, workspace.graph_file):
+    for left_over in (workspace.progress_file, workspace.graph_file, workspace.trouble_file):
         left_over.unlink(missing_ok=True)
     alive, held = os.pipe()
     outcome, told = os.pipe()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.io import fileio
 
 from pipeline.beam import IN_PROCESS_RUNNER, beam_arguments
-from pipeline.child import report_outcome
+from pipeline.child import describe_failure, report_outcome
 from pipeline.metadata import Metadata
 from pipeline.workspace import Workspace
 from trainer_module.errors import UserError
@@ -27,16 +28,21 @@ if TYPE_CHECKING:
 
 
 def run(workspace: Workspace) -> None:
-    """Runs the whole pipeline of a prepared workspace and writes summary and report.
+    """Runs the whole pipeline of a prepared workspace and writes summary and report; the report also if it fails.
 
     Args:
         workspace: Its settings file says what to run.
     """
-    from pipeline.summary import write_summary
+    from pipeline.summary import publish_failure, write_summary
 
     settings = workspace.read_settings()
     forget_lost_pushes(workspace)
-    run_pipeline(settings, workspace)
+    known = Metadata(workspace.metadata_file).runs() if workspace.metadata_file.exists() else []
+    try:
+        run_pipeline(settings, workspace)
+    except Exception:
+        publish_failure(settings, workspace, known, describe_failure(traceback.format_exc(), workspace)[0])
+        raise
     write_summary(settings, workspace)
 
 

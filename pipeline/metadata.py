@@ -76,6 +76,21 @@ class OutputArtifact:
     type: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """What went into a component and what came out.
+
+    Attributes:
+        component: The component in its run.
+        inputs: Artifacts that it read.
+        outputs: Artifacts that it made, or found in the cache.
+    """
+
+    component: ComponentRun
+    inputs: tuple[OutputArtifact, ...]
+    outputs: tuple[OutputArtifact, ...]
+
+
 class OlderStoreError(UserError):
     """A metadata store of an older version of ML Metadata, which must be brought up to date first."""
 
@@ -151,6 +166,17 @@ class Metadata:
         artifacts = self._store.get_artifacts_by_id(ids)
         return _output_artifact(artifacts[0]) if artifacts else None
 
+    def flows(self, run: str) -> list[Flow]:
+        """Returns what each component of a run read and made, in the order in which they started."""
+        return [
+            Flow(
+                component,
+                self._events_artifacts(component, _INPUT_EVENTS),
+                self._events_artifacts(component, _OUTPUT_EVENTS),
+            )
+            for component in self.components(run)
+        ]
+
     def pushed_models(self) -> list[OutputArtifact]:
         """Returns every push of every run."""
         return [_output_artifact(artifact) for artifact in self._store.get_artifacts_by_type(_PUSHED_MODEL_TYPE)]
@@ -179,6 +205,10 @@ class Metadata:
     def _artifacts_of(self, execution_ids: set[int], kinds: tuple[int, ...]) -> set[int]:
         events = self._store.get_events_by_execution_ids(list(execution_ids)) if execution_ids else []
         return {event.artifact_id for event in events if event.type in kinds}
+
+    def _events_artifacts(self, component: ComponentRun, kinds: tuple[int, ...]) -> tuple[OutputArtifact, ...]:
+        ids = self._artifacts_of({component.execution_id}, kinds)
+        return tuple(_output_artifact(artifact) for artifact in self._store.get_artifacts_by_id(sorted(ids)))
 
     def _executions(self, run: str) -> list[metadata_store_pb2.Execution]:
         context = self._store.get_context_by_type_and_name(_RUN_CONTEXT, run)
@@ -211,9 +241,14 @@ class Outputs:
         self._metadata = metadata
         self.components = {component.name: component for component in metadata.components(run)}
 
+    def find(self, component: str, key: str) -> OutputArtifact | None:
+        """Returns an artifact; None if the component did not run, or did not get so far as to make it."""
+        known = self.components.get(component)
+        return self._metadata.output(known, key) if known else None
+
     def get(self, component: str, key: str) -> OutputArtifact:
         """Returns an artifact; raises LookupError if the component has none under that key."""
-        artifact = self._metadata.output(self.components[component], key)
+        artifact = self.find(component, key)
         if artifact is None:
             raise LookupError(f"the metadata store has no output {key} of {component}")
         return artifact

@@ -27,14 +27,20 @@ class Workspace:
         """
         self.root = root.absolute()
         self.pipeline_root = self.root / "pipeline_root"
+        self.training_logs = self.pipeline_root / "Trainer" / "model_run"
         self.metadata_file = self.root / "metadata.db"
         self.pushed_saved_model = self.root / "pushed" / "saved_model"
         self.pushed_tflite = self.root / "pushed" / "tflite"
         self.report = self.root / "report" / "index.html"
         self.summary_file = self.root / "report" / "summary.json"
+        self.run_summaries = self.root / "report" / "runs"
+        self.comparison = self.root / "report" / "comparison.html"
+        self.model_card = self.root / "report" / "model_card.md"
+        self.model_card_json = self.root / "report" / "model_card.json"
         self.settings_file = self.root / "settings.json"
         self.log_file = self.root / "logs" / "run.log"
         self.progress_file = self.root / "logs" / "progress.json"
+        self.trouble_file = self.root / "logs" / "trouble.txt"
         self.graph_file = self.root / "logs" / "graph.json"
         self.ladder_file = self.root / "ladder.json"
         self.ladder_picture = self.root / "ladder.png"
@@ -51,7 +57,7 @@ class Workspace:
             UserError: If the output directory cannot be written.
         """
         try:
-            for directory in (self.pipeline_root, self.summary_file.parent, self.log_file.parent):
+            for directory in (self.pipeline_root, self.run_summaries, self.log_file.parent):
                 directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._cannot_write(error) from None

@@ -87,7 +87,7 @@ class _ScoreCombiner(beam.CombineFn):
         return _Scores()
 
     def add_input(self, accumulator: _Scores, element: StandardMetricInputs) -> _Scores:
-        label, scores = _label(element), _scores(element, self._model_name)
+        label, scores = true_class(element), model_scores(element, self._model_name)
         bins = np.minimum((scores * _SCORE_BINS).astype(int), _SCORE_BINS - 1)
         accumulator.positives[bins[label]] += 1
         np.add.at(accumulator.negatives, np.delete(bins, label), 1)
@@ -168,9 +168,9 @@ class _PairedCombiner(beam.CombineFn):
         return np.zeros(4)
 
     def add_input(self, accumulator: np.ndarray, element: StandardMetricInputs) -> np.ndarray:
-        label = _label(element)
-        candidate = int(np.argmax(_scores(element, self._candidate)))
-        baseline = int(np.argmax(_scores(element, self._baseline)))
+        label = true_class(element)
+        candidate = int(np.argmax(model_scores(element, self._candidate)))
+        baseline = int(np.argmax(model_scores(element, self._baseline)))
         right = (candidate == label, baseline == label)
         return accumulator + np.array([1, candidate == baseline, right == (False, True), right == (True, False)])
 
@@ -218,7 +218,7 @@ class _SampleCombiner(beam.CombineFn):
     def add_input(self, accumulator: dict[str, list[float]], element: StandardMetricInputs) -> dict[str, list[float]]:
         digest = str(np.ravel(element.get_features()[IMAGE_DIGEST])[0])
         if len(accumulator) < SAMPLE_SIZE or digest < max(accumulator):
-            accumulator[digest] = [float(score) for score in _scores(element, self._model_name)]
+            accumulator[digest] = [float(score) for score in model_scores(element, self._model_name)]
         return _smallest(accumulator)
 
     def merge_accumulators(self, accumulators: Iterable[dict[str, list[float]]]) -> dict[str, list[float]]:
@@ -236,11 +236,12 @@ def _smallest(sample: dict[str, list[float]]) -> dict[str, list[float]]:
     return {digest: sample[digest] for digest in heapq.nsmallest(SAMPLE_SIZE, sample)}
 
 
-def _label(element: StandardMetricInputs) -> int:
+def true_class(element: StandardMetricInputs) -> int:
+    """Returns the index of a photo's true class."""
     return int(np.ravel(element.get_labels())[0])
 
 
-def _scores(element: StandardMetricInputs, model_name: str) -> np.ndarray:
+def model_scores(element: StandardMetricInputs, model_name: str) -> np.ndarray:
     """Returns one model's probabilities [C]; TFMA names models only where there are several."""
     predictions = element.get_predictions()
     return np.ravel(predictions[model_name] if isinstance(predictions, dict) else predictions)

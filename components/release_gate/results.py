@@ -11,6 +11,7 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 
 from trainer_module import evaluation, features, gate_metrics
+from trainer_module.mistake_metrics import LOST_PHOTOS, MISTAKES, Mistake, parse_mistakes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -103,6 +104,15 @@ def read_sample(uri: str) -> dict[str, list[float]]:
         if _slice(sliced) == (OVERALL, OVERALL):
             value = _values(sliced.metric_keys_and_values)[CANDIDATE].get(gate_metrics.PREDICTION_SAMPLE, b"[]")
             return {item["digest"]: item["probabilities"] for item in json.loads(value)}
+    return {}
+
+
+def read_mistakes(uri: str) -> dict[str, list[Mistake]]:
+    """Returns the candidate's most confident mistakes under MISTAKES and LOST_PHOTOS; see the metric `Mistakes`."""
+    for sliced in _load_metrics(uri):
+        if _slice(sliced) == (OVERALL, OVERALL):
+            values = _values(sliced.metric_keys_and_values)[CANDIDATE]
+            return {name: parse_mistakes(values.get(name, b"[]")) for name in (MISTAKES, LOST_PHOTOS)}
     return {}
 
 

@@ -11,13 +11,14 @@ from benchmarks.sabotages import KINDS
 from components.atomic_pusher import destination
 from components.release_gate.engine import ARTIFACTS, GATES, Limits
 from components.release_gate.executor import Executor as GateExecutor
-from components.release_gate.results import read_evaluation, read_sample
+from components.release_gate.results import read_evaluation, read_mistakes, read_sample
 from components.serving_validator.engine import TFLITE_TOLERANCE, validate
 from components.serving_validator.executor import Executor as ServingExecutor
 from pipeline import gates
 from pipeline.config import GateSettings
 from trainer_module import classifiers
 from trainer_module.evaluation import digest
+from trainer_module.mistake_metrics import KEPT_PHOTOS, LOST_PHOTOS, MISTAKES
 
 pytestmark = pytest.mark.component
 
@@ -84,6 +85,15 @@ def test_the_evaluator_measures_the_metrics_and_slices(bench):
     assert evaluation.overall.only_baseline_right == np.sum((parent == labels) & (answers != labels))
     assert evaluation.overall.only_candidate_right == np.sum((parent != labels) & (answers == labels))
     assert evaluation.overall.agreement == pytest.approx(np.mean(parent == answers))
+    found = read_mistakes(uri)
+    for kind, photos in ((MISTAKES, answers != labels), (LOST_PHOTOS, (answers != labels) & (parent == labels))):
+        expected = sorted(np.flatnonzero(photos), key=lambda photo: -probabilities[photo].max())[:KEPT_PHOTOS]
+        assert {(each.digest, each.label, each.answer) for each in found[kind]} == {
+            (_digest(bench.test.images[photo]), labels[photo], answers[photo]) for photo in expected
+        }
+        confidences = [each.confidence for each in found[kind]]
+        assert confidences == sorted(confidences, reverse=True)
+    assert found[MISTAKES]
 
 
 def test_the_sample_holds_the_evaluators_predictions(bench):

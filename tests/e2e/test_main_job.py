@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +15,10 @@ from PIL import Image
 
 from serving.client import PredictClient
 from tests.documents import shown_commands
+from tests.e2e.commands import QUICK, TRIMLINE, read_summary, trimline
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("digits")]
 
-TRIMLINE = Path(sys.executable).with_name("trimline")
-QUICK = ("--set", "trainer.epochs=8", "--set", "model.width=0.5")
 # Where it is not about compression, it need not take time.
 PLAIN = (*QUICK, "--set", "compression.stages=[quantize]")
 COMPONENTS = {
@@ -41,7 +39,6 @@ COMPONENTS = {
     "PusherTFLite",
 }
 
-
 # Commands of README and docs/ that take seconds. What takes minutes, or asks a server, is run by other tests, with
 # smaller settings; tests/unit/test_docs.py makes sure that each shown command can be given as it stands.
 QUICK_COMMANDS = {"predict", "status", "verify", "rollback", "init", "doctor"}
@@ -52,14 +49,6 @@ SHOWN = sorted(
         if words[0] == "trimline" and words[1] in QUICK_COMMANDS and "--url" not in words
     }
 )
-
-
-def _trimline(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([TRIMLINE, *map(str, arguments)], capture_output=True, text=True, timeout=900, cwd=cwd)
-
-
-def _summary(out: Path) -> dict:
-    return json.loads((out / "report" / "summary.json").read_text())
 
 
 def _write_photos(root: Path, per_class: int = 60) -> Path:
@@ -74,20 +63,6 @@ def _write_photos(root: Path, per_class: int = 60) -> Path:
             pixels = pixels if name == "lying" else pixels.transpose(1, 0, 2)
             Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(root / name / f"{index}.jpg", quality=90)
     return root
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    """Runs the embedded default twice and keeps what both runs left."""
-    out = tmp_path_factory.mktemp("digits") / "out"
-    first = _trimline("run", "--output", out, *QUICK)
-    assert first.returncode == 0, first.stdout + first.stderr
-    summary = _summary(out)
-    pushed = sorted(path.name for path in (out / "pushed" / "tflite").iterdir())
-    second = _trimline("run", "--output", out, *QUICK, "--json")
-    assert second.returncode == 0, second.stdout + second.stderr
-    (out.parent / "second.json").write_text(second.stdout)
-    return out, first, summary, pushed
 
 
 def test_the_first_run_executes_every_component(digits):
@@ -128,7 +103,7 @@ def test_what_is_printed_is_the_short_table_and_no_library_noise(digits):
 
 def test_the_second_run_takes_everything_from_the_cache_and_pushes_nothing_new(digits):
     out, _, _, pushed = digits
-    summary = _summary(out)
+    summary = read_summary(out)
     second = json.loads((out.parent / "second.json").read_text())
     assert second == summary
     assert [c["name"] for c in summary["components"] if not c["cached"]] == []
@@ -144,7 +119,7 @@ def test_the_pushed_bundle_is_complete_and_predicts(digits):
     assert len(content) == summary["shipped"]["bytes"]
     assert sorted((bundle / "labels.txt").read_text().split()) == [str(digit) for digit in range(10)]
     images = [sorted((out / "digits" / str(digit)).iterdir())[3] for digit in range(10)]
-    answer = _trimline("predict", *images, "--output", out)
+    answer = trimline("predict", *images, "--output", out)
     assert answer.returncode == 0
     lines = [line.split("\t") for line in answer.stdout.splitlines()]
     assert [Path(path) for path, _, _ in lines] == images
@@ -165,7 +140,7 @@ def test_the_pushed_saved_model_answers_from_image_bytes(digits):
 
 def test_status_lists_both_runs(digits):
     out, _, _, (version,) = digits
-    answer = _trimline("status", "--output", out)
+    answer = trimline("status", "--output", out)
     assert answer.stdout.count("blessed") == 2
     assert "15 ran" in answer.stdout
     assert "15 cached" in answer.stdout
@@ -190,18 +165,18 @@ def test_the_summary_says_which_rules_decided(digits):
 
 def test_what_is_live_verifies_until_it_is_tampered_with(digits, tmp_path):
     out, _, _, (version,) = digits
-    answer = _trimline("verify", out)
+    answer = trimline("verify", out)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert answer.stderr == ""
     assert f"made from {out / 'digits'}" in answer.stdout
     forged = shutil.copytree(out, tmp_path / "out")
     # The pushes are recorded by their paths, which a copy does not have.
-    assert _trimline("verify", forged).returncode == 2
+    assert trimline("verify", forged).returncode == 2
     labels = out / "pushed" / "tflite" / version / "labels.txt"
     honest = labels.read_text()
     try:
         labels.write_text(honest.replace("3", "4", 1))
-        answer = _trimline("verify", out)
+        answer = trimline("verify", out)
     finally:
         labels.write_text(honest)
     assert answer.returncode == 2
@@ -211,24 +186,19 @@ def test_what_is_live_verifies_until_it_is_tampered_with(digits, tmp_path):
 
 def test_a_push_elsewhere_serves_the_same_bytes(digits, tmp_path):
     out, _, _, (version,) = digits
-    answer = _trimline("push", "--to", tmp_path / "there", "--output", out)
+    answer = trimline("push", "--to", tmp_path / "there", "--output", out)
     assert answer.returncode == 0, answer.stderr
     assert answer.stderr == ""
     (pushed,) = (tmp_path / "there" / "tflite").iterdir()
     for name in ("model.tflite", "labels.txt", "model.json"):
         assert (pushed / name).read_bytes() == (out / "pushed" / "tflite" / version / name).read_bytes()
-    refused = _trimline("rollback", "--to", tmp_path / "there", "--output", out)
+    refused = trimline("rollback", "--to", tmp_path / "there", "--output", out)
     assert refused.returncode == 2
     assert "no earlier release" in refused.stderr
 
 
-def test_the_report_needs_no_other_file(digits):
-    out, _, summary, _ = digits
-    page = (out / "report" / "index.html").read_text()
-    assert "Blessed and pushed" in page
-    assert f"{summary['model']['params']:,}" in page
-    assert "src=" not in page
-    assert "http" not in page
+def _report(out: Path) -> str:
+    return (out / "report" / "index.html").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -242,38 +212,42 @@ def photos(tmp_path_factory):
     # A user's own package of the same name in the working directory.
     (root / "pipeline").mkdir()
     (root / "pipeline" / "__init__.py").write_text("raise ImportError('not this one')")
-    result = _trimline("run", "--data", data, "--output", out, *PLAIN, "--set", "data.image_size=32", cwd=root)
+    result = trimline("run", "--data", data, "--output", out, *PLAIN, "--set", "data.image_size=32", cwd=root)
     return data, out, result
 
 
 def test_a_users_photos_are_learned_and_bad_files_quarantined_by_name(photos):
     _, out, result = photos
     assert result.returncode == 0, result.stdout + result.stderr
-    images = _summary(out)["images"]
+    images = read_summary(out)["images"]
     assert (images["read"], images["used"], images["quarantined"]) == (122, 120, 2)
     assert {item["path"] for item in images["quarantine"]} == {"lying/broken.jpg", "standing/page.jpg"}
     assert "122 read, 120 used, 2 quarantined" in result.stdout
+    page = _report(out)
+    assert all(f'{item["path"]}</code></th><td class="text">{item["reason"]}' in page for item in images["quarantine"])
 
 
 def test_what_was_deleted_is_pushed_again(photos):
     data, out, _ = photos
-    before = _summary(out)
+    before = read_summary(out)
     shutil.rmtree(out / "pushed")
-    result = _trimline("run", "--data", data, "--output", out, *PLAIN, "--set", "data.image_size=32", "--quiet")
+    result = trimline("run", "--data", data, "--output", out, *PLAIN, "--set", "data.image_size=32", "--quiet")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-    assert [Path(push["path"]).is_dir() for push in _summary(out)["pushed"]] == [True, True]
-    assert _summary(out)["shipped"] == before["shipped"]
+    assert [Path(push["path"]).is_dir() for push in read_summary(out)["pushed"]] == [True, True]
+    assert read_summary(out)["shipped"] == before["shipped"]
 
 
 def test_a_gate_that_is_not_met_refuses_and_pushes_nothing(photos):
     data, out, _ = photos
     before = sorted((out / "pushed").rglob("*"))
     options = ("--set", "data.image_size=32", "--set", "gate.min_accuracy=1.0", "--set", "trainer.epochs=1")
-    result = _trimline("run", "--data", data, "--output", out, *PLAIN, *options, "--verbose")
+    result = trimline("run", "--data", data, "--output", out, *PLAIN, *options, "--verbose")
     assert result.returncode == 3, result.stdout + result.stderr
     assert (out / "logs" / "run.log").read_text() in result.stderr
     assert "refused by the fidelity and the release gate; saved_model, gate.min_accuracy:" in result.stderr
-    assert _summary(out)["status"] == "refused"
+    assert read_summary(out)["status"] == "refused"
+    assert "Not shipped" in _report(out)
+    assert "This model was not released" in (out / "report" / "model_card.md").read_text()
     assert sorted((out / "pushed").rglob("*")) == before
 
 
@@ -281,11 +255,14 @@ def test_too_many_bad_files_stop_the_run_with_one_line(tmp_path):
     data = _write_photos(tmp_path / "photos", per_class=10)
     for index in range(8):
         (data / "lying" / f"{index}.jpg").write_bytes(b"")
-    result = _trimline("run", "--data", data, "--output", tmp_path / "out")
+    result = trimline("run", "--data", data, "--output", tmp_path / "out")
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert "8 of 20" in result.stderr
     assert "data.max_quarantined" in result.stderr
+    page = _report(tmp_path / "out")
+    assert "The run failed" in page
+    assert "8 of 20" in page
     assert not (tmp_path / "out" / "pushed").exists()
 
 
@@ -313,7 +290,7 @@ def test_two_runs_on_one_output_at_once_are_refused(tmp_path, digits):
     )
     assert first.stdout is not None
     first.stdout.readline()
-    second = _trimline("run", "--output", out, *QUICK)
+    second = trimline("run", "--output", out, *QUICK)
     assert first.wait(300) == 0
     assert second.returncode == 2
     assert "another run is writing there" in second.stderr
@@ -323,7 +300,7 @@ def test_a_pushed_model_is_compressed_again(digits, tmp_path):
     out, _, summary, _ = digits
     model = summary["pushed"][0]["path"]
     wanted = ("--set", "compression.stages=[quantize]")
-    result = _trimline("compress", "--model", model, "--data", out / "digits", "--output", tmp_path, *wanted)
+    result = trimline("compress", "--model", model, "--data", out / "digits", "--output", tmp_path, *wanted)
     assert result.returncode == 0, result.stdout + result.stderr
     report = json.loads((tmp_path / "compressed/report.json").read_text())
     assert report["parent"]["validation_accuracy"] > 0.9
@@ -337,7 +314,7 @@ def test_a_pushed_model_is_compressed_again(digits, tmp_path):
 def test_a_model_of_other_classes_is_refused(digits, photos, tmp_path):
     _, _, summary, _ = digits
     data = photos[0]
-    result = _trimline("compress", "--model", summary["pushed"][0]["path"], "--data", data, "--output", tmp_path)
+    result = trimline("compress", "--model", summary["pushed"][0]["path"], "--data", data, "--output", tmp_path)
     assert result.returncode == 2
     assert "answers 10 classes, but the photos have 2" in result.stderr
     assert not (tmp_path / "compressed").exists()
@@ -354,7 +331,7 @@ def at_home(digits):
 
 @pytest.mark.parametrize("words", SHOWN, ids=" ".join)
 def test_a_shown_command_does_what_it_says(at_home, words):
-    result = _trimline(*words, cwd=at_home)
+    result = trimline(*words, cwd=at_home)
     if words[0] == "rollback":
         # There has been one release only.
         assert (result.returncode, "no earlier release" in result.stderr) == (2, True), result.stdout + result.stderr

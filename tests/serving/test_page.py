@@ -1,7 +1,6 @@
 """The web page in a real browser."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,22 +12,8 @@ from edge_servers import MODEL_NAME, RunningServer, run_server
 from serving.predictor import Predictor
 
 playwright = pytest.importorskip("playwright.sync_api")
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
-pytestmark = [
-    pytest.mark.component,
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium on the PATH"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["playwright.Browser"]:
-    options = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    options += ["--disable-component-update", "--disable-sync"]
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=BROWSER, args=options)
-        yield chromium
-        chromium.close()
+pytestmark = pytest.mark.component
 
 
 @pytest.fixture

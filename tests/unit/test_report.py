@@ -1,84 +1,23 @@
-import base64
+"""The report's page and the model card, from summaries alone."""
+
 import json
 import re
 
 import pytest
+import yaml
 
-from pipeline.ladder_chart import draw
 from pipeline.ladder_table import LESSON
-from pipeline.report import write_report
+from pipeline.report.evaluations import class_figures, confusions
+from pipeline.report.facts import Facts, ShownMistake
+from pipeline.report.model_card import model_card, model_card_markdown
+from pipeline.report.page import render
+from pipeline.report.photos import Photo
+from pipeline.report.publication import publish
+from pipeline.report.sections.compression import pareto_frontier
 from pipeline.workspace import Workspace
+from tests.run_summaries import CHECK, PLAIN, evaluation, failed, refused, summary
 
-PLAIN = {"jit": False, "precision": "float32", "steps_per_execution": 1}
-CHECK = {
-    "gate": "fidelity",
-    "artifact": "tflite",
-    "rule": "gate.max_drop",
-    "slice": None,
-    "verdict": "passed",
-    "reason": "drop of 1.00% (1 photos of 100 lost, 0 gained) within 2.00%",
-}
-SUMMARY = {
-    "blessed": True,
-    "run": "2026-01-01",
-    "images": {
-        "read": 9,
-        "used": 8,
-        "quarantined": 1,
-        "splits": {"train": {"cat": 3, "dog": 3}, "test": {"cat": 1, "dog": 1}},
-        "quarantine": [{"path": "cat/<b>.jpg", "reason": "broken"}],
-        "warnings": [],
-    },
-    "model": {
-        "architecture": "lean",
-        "params": 52_426,
-        "accuracy": 0.9,
-        "epochs": 1,
-        "train_seconds": 3.0,
-        "history": {"loss": [0.5], "accuracy": [0.8], "val_accuracy": [0.9]},
-    },
-    "acceleration": {"chosen": PLAIN, "mode": "auto", "device": "CPU, 2 cores"},
-    "variants": [],
-    "dropped_variants": [],
-    "shipped": {
-        "name": "int8",
-        "bytes": 70_000,
-        "deflated_bytes": 60_000,
-        "accuracy": 0.89,
-        "latency_ms": 0.2,
-        "class_accuracy": {"cat": 0.8, "dog": 1.0},
-        "saved_model_accuracy": 0.9,
-    },
-    "gates": {
-        "refused_by": [],
-        "settings": {"min_accuracy": 0.2, "max_drop": 0.02, "max_regression": 0.02},
-        "baseline_accuracy": None,
-        "checks": [CHECK],
-        "evaluations": [
-            {
-                "gate": "fidelity",
-                "artifact": "tflite",
-                "slices": {
-                    "brightness": {
-                        "below 0.25": {"photos": 7, "accuracy": 0.5, "baseline_accuracy": 0.75, "agreement": 0.625}
-                    }
-                },
-                "metrics": {
-                    "candidate": {
-                        "accuracy": 0.89,
-                        "balanced_accuracy": 0.88,
-                        "top_3_accuracy": 1.0,
-                        "auc": None,
-                        "expected_calibration_error": 0.05,
-                    },
-                    "baseline": {"accuracy": 0.9},
-                },
-            }
-        ],
-    },
-    "pushed": [],
-    "components": [{"name": "Trainer", "seconds": 3.0, "cached": False}],
-}
+PICTURE = "data:image/png;base64,iVBORw0KGgo="
 RUNGS = [
     {
         "name": name,
@@ -95,77 +34,201 @@ RUNGS = [
         ("auto", 56_804, 0.93, 0.5, 1.0),
     )
 ]
+LADDER = {
+    "rungs": RUNGS,
+    "lesson": LESSON,
+    "device": {"name": "CPU, 2 cores"},
+    "settings": {"trainer": {"epochs": 10}, "data": {"path": "photos", "image_size": 32}},
+}
 
 
 @pytest.fixture
 def workspace(tmp_path):
     workspace = Workspace(tmp_path / "out")
     workspace.prepare()
-    workspace.summary_file.write_text(json.dumps(SUMMARY))
     return workspace
 
 
-def test_the_report_says_which_rule_decided_and_why(workspace):
+def _facts(content=None, **parts):
+    return Facts(content or summary(), (), **parts)
+
+
+def _charts(page):
+    """Returns the Vega-Lite specifications in a page by the ids of their elements."""
+    found = re.findall(r'data-chart="chart-([\w-]+)">(.*?)</script>', page, re.DOTALL)
+    return {key: json.loads(spec) for key, spec in found}
+
+
+def _rows(spec):
+    """Returns the rows of all layers of a chart."""
+    layers = [spec, *spec.get("layer", ())]
+    layers += [inner for layer in layers[1:] for inner in layer.get("layer", ())]
+    sets = [
+        layer["data"].get("values") or spec["datasets"][layer["data"]["name"]] for layer in layers if "data" in layer
+    ]
+    return [row for rows in sets for row in rows]
+
+
+def _cells(page, row):
+    """Returns the texts of the cells of the table row that begins with `row`."""
+    return re.findall(r"<td[^>]*>(.*?)</td>", page.split(f'<th scope="row">{row}</th>')[1].split("</tr>")[0])
+
+
+def test_the_first_screen_says_what_shipped_and_how_it_does():
+    page = render(_facts())
+    header = page[page.index("<header>") : page.index("<nav")]
+    for figure in ("Shipped: int8", "90.00 %", "70.0 kB", "60.0 kB deflated", "0.200 ms", "340 times"):
+        assert figure in header
+    # 18 of 20 photos: Clopper and Pearson's interval.
+    assert "68.3 to 98.8 % with 95 % confidence, 20 photos" in header
+
+
+def test_the_report_says_which_rule_decided_and_why():
     refusal = {**CHECK, "rule": "gate.max_class_drop", "slice": "<cat>", "verdict": "refused", "reason": "no chance"}
-    gates = {**SUMMARY["gates"], "checks": [CHECK, refusal], "refused_by": ["fidelity"]}
-    workspace.summary_file.write_text(json.dumps({**SUMMARY, "blessed": False, "gates": gates}))
-    write_report(workspace)
-    page = workspace.report.read_text()
-    assert "Not pushed: refused by the fidelity gate." in page
+    content = summary()
+    gates = content["gates"] | {"checks": [CHECK, refusal], "refused_by": ["fidelity"]}
+    page = render(_facts(content | {"status": "refused", "blessed": False, "pushed": [], "gates": gates}))
+    header = page[page.index("<header>") : page.index("<nav")]
+    assert "Not shipped" in header
+    assert "tflite, gate.max_class_drop, class &lt;cat&gt;: no chance" in header
     assert "gate.max_class_drop</code>, class &lt;cat&gt;" in page
-    assert "no chance" in page
     assert CHECK["reason"] in page
 
 
-def test_the_report_shows_the_slices(workspace):
-    write_report(workspace)
-    row = workspace.report.read_text().split("brightness below 0.25")[1].split("</tr>")[0]
-    assert re.findall(r">([^<]+)</td>", row) == ["7", "50.00 %", "75.00 %", "62.50 %"]
+def test_a_run_of_which_nothing_could_be_evaluated_has_a_report_and_a_card():
+    facts = _facts(refused())
+    page = render(facts)
+    assert "the candidate cannot be loaded" in page
+    assert "could not be drawn" not in page
+    assert "not released: refused by the fidelity gate" in model_card_markdown(model_card(facts))
 
 
-def test_a_run_of_which_nothing_could_be_evaluated_has_a_report(workspace):
-    shipped = {**SUMMARY["shipped"], "accuracy": None, "class_accuracy": {}, "saved_model_accuracy": None}
-    refusal = {**CHECK, "rule": "computed", "verdict": "refused", "reason": "the candidate cannot be loaded"}
-    gates = {**SUMMARY["gates"], "checks": [refusal], "evaluations": [], "refused_by": ["fidelity"]}
-    model = {**SUMMARY["model"], "accuracy": None}
-    content = {**SUMMARY, "blessed": False, "gates": gates, "shipped": shipped, "model": model}
-    workspace.summary_file.write_text(json.dumps(content))
-    write_report(workspace)
-    assert "the candidate cannot be loaded" in workspace.report.read_text()
+def test_a_run_that_failed_is_reported_as_far_as_it_got():
+    page = render(_facts(failed(), trouble="trainer.learning_rate is too high"))
+    header = page[page.index("<header>") : page.index("<nav")]
+    assert "The run failed" in header
+    assert "trainer.learning_rate is too high" in header
+    assert set(_charts(page)) == {"class-balance"}
+    assert "could not be drawn" not in page
 
 
-def _write_ladder(workspace):
-    settings = {"trainer": {"epochs": 10}, "data": {"path": "photos", "image_size": 32}}
-    ladder = {"rungs": RUNGS, "lesson": LESSON, "device": {"name": "CPU, 2 cores"}, "settings": settings}
-    workspace.ladder_file.write_text(json.dumps(ladder))
-    draw(RUNGS, workspace.ladder_picture)
+@pytest.mark.parametrize("classes", [1, 2, 300])
+def test_any_number_of_classes_fits(classes):
+    names = [f"class {index}" for index in range(classes)]
+    page = render(_facts(summary(names)))
+    assert "could not be drawn" not in page
+    assert len(page) < 2_000_000
+    assert len({row["true"] for row in _rows(_charts(page)["confusion"])}) == min(classes, 30)
+    assert len(_rows(_charts(page)["class-accuracies"])) == min(classes, 40)
+    assert _cells(page, f"class {classes - 1}")
 
 
-def test_the_report_tells_the_run_and_escapes_what_users_named(workspace):
-    write_report(workspace)
-    page = workspace.report.read_text()
-    assert "Blessed and pushed: int8, 89.00 % of the test photos right, 70.0 kB." in page
+def test_what_users_named_breaks_out_of_nothing():
+    evil = "</script><script>alert(1)</script>"
+    mistake = ShownMistake(Photo(evil, evil, PICTURE), evil, 0.9, 0.1)
+    page = render(_facts(summary([evil, "dog"]), mistakes=[mistake], lost=[mistake]))
+    assert "<script>alert" not in page
+    assert evil in {row["class"] for row in _rows(_charts(page)["class-balance"])}
     assert "cat/&lt;b&gt;.jpg" in page
-    assert "Ladder" not in page
 
 
-def test_the_report_shows_the_ladder_beside_the_lessons(workspace):
-    _write_ladder(workspace)
-    write_report(workspace)
-    page = workspace.report.read_text()
-    table = page[page.index("<h2>Ladder</h2>") :]
-    naive, gained = (
-        re.findall(r"<td[^>]*>([^<]*)</td>", row)
-        for row in re.findall(r"<tr[^>]*><th scope=\"row\">(?:naive|auto against).*", table)
-    )
-    assert naive == ["5,680,362", "7,476,742", "90.0%", "82.0%", "2.50", "171.00", "20.00", "52.00"]
+def test_the_pareto_plot_has_every_variant_the_budget_and_what_shipped():
+    spec = _charts(render(_facts()))["pareto"]
+    rows = _rows(spec)
+    states = {row["name"]: row["state"] for row in rows if "state" in row}
+    assert states == {"float32": "in budget", "int8": "shipped", "tiny": "over budget"}
+    limits = {row["limit"] for row in rows if "limit" in row}
+    assert limits == {"budget: at least 88.00%", "budget: at most 90.0 kB"}
+    # The budget limits the file, so the file is what is drawn.
+    assert {row["name"]: row["size"] for row in rows if "latency" in row}["int8"] == 70.0
+
+
+def test_the_frontier_is_what_none_beats_in_both():
+    variants = [("a", 10.0, 0.8), ("b", 20.0, 0.8), ("c", 30.0, 0.9), ("d", 30.0, 0.85), ("e", 40.0, 0.9)]
+    assert pareto_frontier(variants) == ["a", "c"]
+
+
+def test_figures_of_classes_follow_from_the_confusion_matrix():
+    measured = evaluation(["cat", "dog"])
+    measured["confusion_matrix"] |= {"candidate": [[6, 2], [1, 3]], "baseline": [[8, 0], [2, 2]]}
+    cat, dog = class_figures(measured)
+    assert (cat.recall, cat.precision, cat.f1, cat.parent_recall) == (6 / 8, 6 / 7, 12 / 15, 1.0)
+    assert (dog.photos, dog.answered, dog.recall) == (4, 5, 3 / 4)
+    assert cat.recall_interval.lower < 0.75 < cat.recall_interval.upper
+    assert [(each.true, each.answer, each.photos, each.share) for each in confusions(measured)] == [
+        ("cat", "dog", 2, 0.25),
+        ("dog", "cat", 1, 0.25),
+    ]
+
+
+def test_the_slices_are_told():
+    assert _cells(render(_facts()), "brightness below 0.25") == ["7", "90.00 %", "100.00 %", "90.00 %"]
+
+
+def test_settings_other_than_their_defaults_stand_out():
+    page = render(_facts())
+    marked = {
+        key: re.search(rf"<tr([^>]*)><th[^>]*><code>{key}<", page)[1] for key in ("trainer.epochs", "model.width")
+    }
+    assert marked == {"trainer.epochs": ' class="marked"', "model.width": ""}
+
+
+def test_the_report_shows_the_ladder_beside_the_lessons():
+    page = render(_facts(ladder=LADDER))
+    table = page[page.index('id="ladder-title"') :]
+    assert _cells(table, "naive") == ["5,680,362", "7,476,742", "90.0%", "82.0%", "2.50", "171.00", "20.00", "52.00"]
+    gained = _cells(table, "auto against naive")
     assert gained == ["-99 %", "-91 %", "+3.0 points", "-3.0 points", "-80 %", "-61 %", "-95 %", "-58 %"]
+    assert [row["params"] for row in _rows(_charts(page)["ladder-params"])] == [5_680_362, 56_804]
+    assert "Ladder" not in render(_facts())
 
 
-def test_the_report_holds_the_ladders_picture_itself(workspace):
-    _write_ladder(workspace)
-    write_report(workspace)
-    (source,) = re.findall(r'src="([^"]*)"', workspace.report.read_text())
-    kind, content = source.split(",")
-    assert kind == "data:image/png;base64"
-    assert base64.b64decode(content) == workspace.ladder_picture.read_bytes()
+def test_a_part_that_cannot_be_collected_is_named_with_its_reason(workspace):
+    workspace.ladder_file.write_text("{")
+    assert publish(workspace, summary())
+    page = workspace.report.read_text()
+    # There is no metadata store.
+    assert "This could not be collected" in page
+    assert "Shipped: int8" in page
+
+
+def test_a_section_that_cannot_be_drawn_does_not_cost_the_others():
+    content = summary() | {"acceleration": {"chosen": {}}}
+    page = render(_facts(content))
+    assert "This section could not be drawn: KeyError" in page
+    assert "pareto" in _charts(page)
+
+
+def test_a_report_that_cannot_be_written_leaves_none_of_an_earlier_run(workspace):
+    workspace.report.write_text("an earlier run")
+    assert not publish(workspace, {"run": "broken"})
+    assert not workspace.report.exists()
+
+
+def test_the_model_card_tells_the_run_in_the_usual_sections(workspace):
+    assert publish(workspace, summary())
+    card = json.loads(workspace.model_card_json.read_text())
+    assert card["quantitative_analyses"]["accuracy"]["value"] == 0.9
+    assert card["quantitative_analyses"]["classes"][0]["recall"]["photos"] == 10
+    assert card["training_data"]["photos"] == 6
+    text = workspace.model_card.read_text()
+    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [
+        "Model details",
+        "Intended use",
+        "Factors",
+        "Metrics",
+        "Evaluation data",
+        "Training data",
+        "Quantitative analyses",
+        "Ethical considerations",
+        "Caveats and recommendations",
+    ]
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.9
+    assert "Accuracy 90.00 %, from 68.30 % to 98.77 % with 95 % confidence (20 photos)" in text
+
+
+def test_names_cannot_break_the_tables_of_the_model_card():
+    text = model_card_markdown(model_card(_facts(summary(["a|b", "<i>*c*"]))))
+    assert "| a\\|b | 10 |" in text
+    assert "<i>" not in text

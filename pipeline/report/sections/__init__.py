@@ -1,0 +1,1 @@
+"""The sections of the report: each arranges some of the facts for its template."""
