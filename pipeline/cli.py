@@ -290,7 +290,7 @@ def status(output: OutputOption = _DEFAULT_OUTPUT, as_json: JsonOption = False) 
         from pipeline.status import push_table, pushes, runs, status_table
 
         found = {"runs": runs(workspace.metadata_file), "pushes": pushes(workspace.metadata_file)}
-    tables = status_table(found["runs"]), push_table(found["pushes"])
+    tables = status_table(found["runs"]), push_table(found["pushes"], workspace.root)
     Terminal(as_json=as_json).result(found, *(table for table in tables if table.row_count))
 
 
