@@ -81,7 +81,7 @@ def status_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def push_table(rows: list[dict[str, Any]], root: Path | None = None) -> Table:
-    """Tabulates what `pushes` lists, with the directories that servers watch; those below the root are told from there."""
+    """Tabulates what `pushes` lists, with the directories that servers watch; those in the root are told from there."""
     table = Table("Version", "Release", "Pushed", "By", "How", "State")
     for column in table.columns:
         column.no_wrap = True
