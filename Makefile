@@ -4,13 +4,16 @@
 # make setup    only makes .venv
 # make lock     rebuilds requirements.lock from pyproject.toml
 # make format   formats the code
+# make docs     writes docs/settings-reference.md from the settings' types
+# make audit    asks the advisory database about every package of the lock; needs the internet
+# make sbom     writes sbom.json, the software bill of materials (CycloneDX)
 
 READY := .venv/.ready
 BIN := .venv/bin
 # A file of tests stays in one process, which makes what its tests share once. Each process may take 3 GB.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test unit lint format setup lock
+.PHONY: run test unit lint format docs setup lock audit sbom
 
 run: $(READY)
 	@$(BIN)/trimline run
@@ -30,6 +33,16 @@ lint: $(READY)
 format: $(READY)
 	@$(BIN)/ruff check --fix --quiet
 	@$(BIN)/ruff format --quiet
+
+docs: $(READY)
+	@$(BIN)/python -m pipeline.settings_reference docs/settings-reference.md
+
+audit: $(READY)
+	@.ci/audit
+
+sbom: $(READY)
+	@$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file sbom.json requirements.lock
+	@echo "Written: sbom.json"
 
 setup: $(READY)
 

@@ -9,7 +9,7 @@ import altair as alt
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pipeline.report.lineage import Lineage
+    from pipeline.report.lineage import Lineage, Node
     from pipeline.report.statistics import NumericFeature
 
 _INK, _SOFT, _LINE, _ACCENT, _SECOND, _BAD = (
@@ -21,6 +21,8 @@ _LOG = alt.Scale(type="log", nice=False, padding=25)
 _SHIPPED_LARGER = alt.condition("datum.state === 'shipped'", alt.value(320), alt.value(110))
 _ROW_HEIGHT = 22
 _LAYER_HEIGHT = 44
+# More nodes in a layer than this, and by what share of a layer's height every second one is lowered.
+_CROWDED, _LOWERED = 5, 0.45
 
 Spec = dict[str, Any]
 
@@ -276,38 +278,36 @@ def two_paretos(variants: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> S
 
 def lineage(graph: Lineage) -> Spec:
     """Draws components as squares and artifacts as circles, from above what was there first."""
+    places = {node.key: (node.position, node.layer + _stagger(graph, node)) for node in graph.nodes}
+    labels = {node.key: node.label for node in graph.nodes}
     nodes = [
-        {"x": node.position, "y": node.layer, "kind": node.kind, "label": node.label, "detail": node.detail}
-        for node in graph.nodes
+        {"x": x, "y": y, "kind": node.kind, "label": node.label, "detail": node.detail}
+        for node, (x, y) in zip(graph.nodes, places.values(), strict=True)
     ]
-    at = {node.key: node for node in graph.nodes}
     edges = [
-        {
-            "x": at[a].position,
-            "y": at[a].layer,
-            "x2": at[b].position,
-            "y2": at[b].layer,
-            "what": f"{at[a].label} → {at[b].label}",
-        }
-        for a, b in graph.edges
+        dict(zip(("x", "y", "x2", "y2"), (*places[above], *places[below]), strict=True))
+        | {"what": f"{labels[above]} → {labels[below]}"}
+        for above, below in graph.edges
     ]
     depth = max((node.layer for node in graph.nodes), default=0)
     x = alt.X("x:Q", axis=None, scale=alt.Scale(nice=False, zero=False, domain=[0, 1]))
     y = alt.Y("y:Q", axis=None, scale=alt.Scale(reverse=True, nice=False, zero=False, domain=[-0.5, depth + 0.5]))
+    lines = alt.Chart(_data(edges)).mark_rule(color=_SOFT, opacity=0.5, strokeWidth=1.5)
     points = alt.Chart(_data(nodes)).encode(x=x, y=y, tooltip=_tooltips(label="", kind="", detail=""))
-    chart = (
-        alt.Chart(_data(edges))
-        .mark_rule(color=_LINE, strokeWidth=1.5)
-        .encode(x=x, y=y, x2="x2:Q", y2="y2:Q", tooltip="what:N")
-        + points.mark_point(filled=True, size=110, opacity=1).encode(
-            shape=alt.Shape(
-                "kind:N", title=None, scale=alt.Scale(domain=["component", "artifact"], range=["square", "circle"])
-            ),
-            color=_two_colours("kind", ["component", "artifact"]),
-        )
-        + points.mark_text(align="left", dx=9, color=_INK).encode(text="label:N")
+    kinds = ["component", "artifact"]
+    shape = alt.Shape("kind:N", title=None, scale=alt.Scale(domain=kinds, range=["square", "circle"]))
+    chart = alt.layer(
+        lines.encode(x=x, y=y, x2="x2:Q", y2="y2:Q", tooltip="what:N"),
+        points.mark_point(filled=True, size=110, opacity=1).encode(shape=shape, color=_two_colours("kind", kinds)),
+        points.mark_text(align="left", dx=9, color=_INK).encode(text="label:N"),
     )
     return _finish(chart, height=_LAYER_HEIGHT * (depth + 1))
+
+
+def _stagger(graph: Lineage, node: Node) -> float:
+    """Lowers every second node of a crowded layer, whose labels would run into each other."""
+    layer = [other.key for other in graph.nodes if other.layer == node.layer]
+    return _LOWERED * (layer.index(node.key) % 2) if len(layer) > _CROWDED else 0.0
 
 
 def _bars(rows: Sequence[Mapping[str, Any]], key: str, title: str, form: str, highlight: str) -> Spec:
