@@ -25,7 +25,21 @@ def _refused(*arguments: str | Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "ladder", "compress", "predict", "serve", "status", "push", "rollback", "verify", "init"]
+    "command",
+    [
+        "run",
+        "ladder",
+        "compress",
+        "predict",
+        "serve",
+        "status",
+        "push",
+        "rollback",
+        "verify",
+        "init",
+        "report",
+        "compare",
+    ],
 )
 def test_every_command_explains_itself(command):
     result = _trimline(command, "--help")
@@ -67,7 +81,8 @@ def test_predict_before_any_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [("status", "-o"), ("push", "--to", "there", "-o"), ("rollback", "-o"), ("verify",)]
+    "command",
+    [("status", "-o"), ("push", "--to", "there", "-o"), ("rollback", "-o"), ("verify",), ("report",), ("tensorboard",)],
 )
 def test_commands_on_a_finished_run_before_any_run(tmp_path, command):
     assert "trimline run" in _refused(*command, tmp_path)
