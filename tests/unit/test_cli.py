@@ -79,7 +79,8 @@ def test_predict_before_any_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [("status", "-o"), ("push", "--to", "there", "-o"), ("rollback", "-o"), ("verify",)]
+    "command",
+    [("status", "-o"), ("push", "--to", "there", "-o"), ("rollback", "-o"), ("verify",), ("report",), ("tensorboard",)],
 )
 def test_commands_on_a_finished_run_before_any_run(tmp_path, command):
     assert "trimline run" in _refused(*command, tmp_path)
