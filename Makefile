@@ -3,6 +3,7 @@
 # make unit     only the tests that take less than two minutes
 # make setup    only makes .venv
 # make lock     rebuilds requirements.lock from pyproject.toml
+# make image-lock  rebuilds the locks of the container images from requirements.lock
 # make format   formats the code
 # make docs     writes docs/settings-reference.md from the settings' types
 # make audit    asks the advisory database about every package of the lock; needs the internet
@@ -13,7 +14,7 @@ BIN := .venv/bin
 # What shares fixtures stays in one process (tests/conftest.py). Each process may take 3 GB.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: run test unit lint format docs setup lock audit sbom
+.PHONY: run test unit lint format docs setup lock image-lock audit sbom
 
 run: $(READY)
 	@$(BIN)/trimline run
@@ -56,3 +57,12 @@ lock: $(READY)
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header $(if $(UPGRADE),--upgrade) --quiet --output-file .venv/new.lock
 	@cp .venv/new.lock requirements.lock
+	@$(MAKE) --no-print-directory image-lock
+
+# What the images of kubeflow/Dockerfile hold: the same versions, without the tools of developers; CUDA for the GPU one.
+image-lock: $(READY)
+	@for target in cpu gpu; do \
+		$(BIN)/uv pip compile pyproject.toml $$([ $$target = cpu ] || echo --extra gpu) --constraint requirements.lock \
+			--python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --no-annotate \
+			--output-file kubeflow/requirements-$$target.lock || exit 1; \
+	done

@@ -19,6 +19,7 @@ from pipeline import data_cli
 from pipeline.completion import setting_keys
 from pipeline.config import load_settings
 from pipeline.doctor_command import doctor_app
+from pipeline.kubeflow.cli import app as kubeflow_app
 from pipeline.quiet import library_noise_hidden
 from pipeline.report_commands import app as report_commands
 from pipeline.terminal import Terminal
@@ -61,6 +62,7 @@ app = typer.Typer(
 )
 app.add_typer(doctor_app)
 app.add_typer(data_cli.app, name="data")
+app.add_typer(kubeflow_app, name="kubeflow")
 
 DataOption = Annotated[
     Path | None,
@@ -290,7 +292,7 @@ def status(output: OutputOption = _DEFAULT_OUTPUT, as_json: JsonOption = False) 
         from pipeline.status import push_table, pushes, runs, status_table
 
         found = {"runs": runs(workspace.metadata_file), "pushes": pushes(workspace.metadata_file)}
-    tables = status_table(found["runs"]), push_table(found["pushes"])
+    tables = status_table(found["runs"]), push_table(found["pushes"], workspace.root)
     Terminal(as_json=as_json).result(found, *(table for table in tables if table.row_count))
 
 
@@ -448,7 +450,8 @@ def _classifier(
         from serving.bundle import find_bundle, load_bundle
         from serving.predictor import Predictor
 
-        predictor = Predictor(load_bundle(find_bundle(output)))
+        with library_noise_hidden():
+            predictor = Predictor(load_bundle(find_bundle(output)))
         yield lambda path, top: list(predictor.top(predictor.predict_images([_read(path)]), top)[0])
         return
     from serving.client import PredictClient

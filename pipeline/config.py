@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from components.compression.settings import CompressionSettings
 from components.image_example_gen.engine.settings import IngestSettings
+from pipeline.kubeflow.settings import KubeflowSettings
 from serving.options import ServerOptions
 from trainer_module.errors import UserError
 from trainer_module.settings import AccelerationSettings, ModelSettings, Settings, TrainerSettings, TrainingSettings
@@ -126,6 +127,7 @@ class PipelineSettings(Settings):
     push: PushSettings = PushSettings()
     serving: ServingSettings = ServingSettings()
     beam: BeamSettings = BeamSettings()
+    kubeflow: KubeflowSettings = KubeflowSettings()
 
     def training(self) -> TrainingSettings:
         """Returns the part that the Trainer needs; `data.image_size` must be a number by then."""
@@ -193,9 +195,12 @@ def _assign(tree: dict[str, Any], assignment: str) -> None:
     *parents, name = key.strip().split(".")
     node = tree
     for parent in parents:
-        node = node.setdefault(parent, {})
-        if not isinstance(node, dict):
+        group = node.get(parent, {})
+        if not isinstance(group, dict):
             raise UserError(f"--set {assignment}: {parent} is a value, not a group of settings")
+        # A copy, because an anchor of the file puts the same group in several places.
+        node[parent] = dict(group)
+        node = node[parent]
     node[name] = value
 
 
@@ -208,7 +213,9 @@ def _explain(error: ErrorDetails, file: str | None) -> str:
         return f"unknown setting {'.'.join(location)}{where}; known here: {known}"
     description = _describe(_known_path(location))
     reason = error["msg"].removeprefix("Value error, ")
-    return f"setting {key} = {error['input']!r}{where}: {reason}.{description}"
+    # Who writes a secret's value instead of its name must not find it in the log.
+    value = "(not shown)" if key.startswith("kubeflow.secrets") else repr(error["input"])
+    return f"setting {key} = {value}{where}: {reason}.{description}"
 
 
 def _known_path(location: list[str]) -> list[str]:

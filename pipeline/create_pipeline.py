@@ -15,9 +15,11 @@ from components.atomic_pusher.component import AtomicPusher
 from components.atomic_pusher.executor import KEEP_VERSIONS
 from components.baseline_resolver.strategy import LatestReleasedStrategy
 from components.compression.component import Compression
+from components.data_fingerprint.component import DataFingerprint
 from components.example_validator.component import StrictExampleValidator
 from components.gate_evaluator.component import GateEvaluator
 from components.image_example_gen.component import ImageExampleGen
+from components.pushed_baseline.component import BaselineModels, PushedBaseline
 from components.release_gate.component import ReleaseGate
 from components.release_gate.engine import GATES, Limits
 from components.serving_validator.component import ServingValidator
@@ -44,12 +46,32 @@ class Locations:
         pipeline_root: Artifacts of all components.
         saved_model: Base directory of pushed SavedModels.
         tflite: Base directory of pushed .tflite bundles.
+        checkpoints: Where a training that was killed goes on from; None: below the pipeline root.
     """
 
     data: Path | str
     pipeline_root: Path | str
     saved_model: Path | str
     tflite: Path | str
+    checkpoints: Path | str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Abilities:
+    """What a platform does besides running executors.
+
+    Attributes:
+        drivers: Runs a component's driver before it looks into its cache. Without it, the fingerprint of the photos
+            is a step of its own.
+        resolvers: Runs resolvers over the metadata store. Without it, the release before is looked up where releases
+            are pushed to.
+    """
+
+    drivers: bool = True
+    resolvers: bool = True
+
+
+_ALL_ABILITIES = Abilities()
 
 
 def create_pipeline(
@@ -57,6 +79,7 @@ def create_pipeline(
     locations: Locations,
     beam_pipeline_args: list[str],
     metadata_connection_config: metadata_store_pb2.ConnectionConfig | None = None,
+    abilities: Abilities = _ALL_ABILITIES,
 ) -> tfx.dsl.Pipeline:
     """Wires the components.
 
@@ -65,13 +88,20 @@ def create_pipeline(
         locations: Where to read and write.
         beam_pipeline_args: Options of the components that run on Beam.
         metadata_connection_config: The metadata store, on platforms that do not bring their own.
+        abilities: What the platform can do.
 
     Returns:
         A pipeline of fresh component instances, because runners alter those that they are given.
     """
     # TFX's cache looks at inputs and parameters, not at code: the version keeps results of older code from being used.
     version = importlib.metadata.version("trimline")
-    example_gen = ImageExampleGen(input_base=str(locations.data), version=version, settings=settings.data.ingest())
+    fingerprints = [] if abilities.drivers else [DataFingerprint(input_base=str(locations.data))]
+    example_gen = ImageExampleGen(
+        input_base=str(locations.data),
+        version=version,
+        settings=settings.data.ingest(),
+        fingerprint=fingerprints[0].outputs["fingerprint"].future()[0].value if fingerprints else None,
+    )
     examples = example_gen.outputs["examples"]
     statistics_gen = tfx.components.StatisticsGen(examples=examples, stats_options=_statistics_options())
     schema_gen = tfx.components.SchemaGen(
@@ -85,7 +115,7 @@ def create_pipeline(
     # Its anomalies stop the run only if nothing goes on without it.
     transform.add_upstream_node(example_validator)
     # Outside of the outputs, of which every execution gets new ones: a run that was killed goes on from there.
-    checkpoints = f"{locations.pipeline_root}/checkpoints"
+    checkpoints = str(locations.checkpoints or f"{locations.pipeline_root}/checkpoints")
     trainer = _trainer(settings, transform, checkpoints, version)
     compression = Compression(
         model=trainer.outputs["model"],
@@ -96,11 +126,13 @@ def create_pipeline(
         checkpoints=checkpoints,
         version=version,
     )
-    release = _release(settings, locations, examples, schema, trainer, compression, version)
+    baseline = _baseline(locations, compression, abilities)
+    release = _release(settings, locations, examples, schema, trainer, compression, baseline[-1], version)
     return tfx.dsl.Pipeline(
         pipeline_name=PIPELINE_NAME,
         pipeline_root=str(locations.pipeline_root),
         components=[
+            *fingerprints,
             example_gen,
             statistics_gen,
             schema_gen,
@@ -108,6 +140,7 @@ def create_pipeline(
             transform,
             trainer,
             compression,
+            *baseline,
             *release,
         ],
         enable_cache=True,
@@ -165,6 +198,31 @@ def _trainer(
     )
 
 
+def _baseline(locations: Locations, compression: BaseNode, abilities: Abilities) -> list[BaseNode]:
+    """Wires what finds the release before; the last node outputs its `model` and `tflite_model`."""
+    saved_model, tflite_model = compression.outputs["saved_model"], compression.outputs["tflite_model"]
+    if abilities.resolvers:
+        resolver = Resolver(
+            strategy_class=LatestReleasedStrategy,
+            candidate=saved_model,
+            model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
+            tflite_model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
+            blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
+        )
+        return [resolver.with_id("LatestReleasedResolver")]
+    pushed = PushedBaseline(
+        saved_model=saved_model,
+        tflite_model=tflite_model,
+        saved_model_directory=str(locations.saved_model),
+        tflite_directory=str(locations.tflite),
+    )
+    models = BaselineModels(
+        saved_model_version=pushed.outputs["saved_model_version"].future()[0].value,
+        tflite_version=pushed.outputs["tflite_version"].future()[0].value,
+    )
+    return [pushed, models]
+
+
 def _release(
     settings: PipelineSettings,
     locations: Locations,
@@ -172,17 +230,11 @@ def _release(
     schema: tfx.types.BaseChannel,
     trainer: BaseNode,
     compression: BaseNode,
+    baseline: BaseNode,
     version: str,
 ) -> list[BaseNode]:
-    """Wires what follows Compression: the release before, the gates of both artifacts, their verdict, both pushes."""
+    """Wires what judges and pushes: the gates of both artifacts, their verdict, both pushes."""
     models = {"saved_model": compression.outputs["saved_model"], "tflite": compression.outputs["tflite_model"]}
-    baseline = Resolver(
-        strategy_class=LatestReleasedStrategy,
-        candidate=models["saved_model"],
-        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
-        tflite_model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
-        blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
-    ).with_id("LatestReleasedResolver")
     released = {"saved_model": baseline.outputs["model"], "tflite": baseline.outputs["tflite_model"]}
     references = {
         (gate, name): trainer.outputs["model"] if gate == "fidelity" else released[name]
@@ -227,7 +279,7 @@ def _release(
         ).with_id(f"Pusher{artifact}")
         for name, artifact in gates.ARTIFACTS.items()
     ]
-    return [baseline, *evaluators.values(), serving_validator, gate, *pushers]
+    return [*evaluators.values(), serving_validator, gate, *pushers]
 
 
 def _pusher(

@@ -2,6 +2,7 @@
 
 from tfx import types
 from tfx.dsl.components.base import base_beam_component, executor_spec
+from tfx.dsl.placeholder import placeholder
 from tfx.types import standard_artifacts
 
 from components.image_example_gen import spec
@@ -23,16 +24,24 @@ class ImageExampleGen(base_beam_component.BaseBeamComponent):
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
     DRIVER_CLASS = Driver
 
-    def __init__(self, input_base: str, version: str, settings: IngestSettings = _DEFAULTS) -> None:
+    def __init__(
+        self,
+        input_base: str,
+        version: str,
+        settings: IngestSettings = _DEFAULTS,
+        fingerprint: placeholder.Placeholder | None = None,
+    ) -> None:
         """Sets up ingest of one data folder.
 
         Args:
             input_base: the data folder: a folder of images per class, with or without split folders above them.
             version: version of Trimline; part of the cache key, since TFX's cache does not see code.
             settings: what may be read, how it is split and when ingest gives up.
+            fingerprint: that of the data folder, where the platform runs no driver that would find it.
         """
         # On Kubeflow, a parameter that is there but has no value would be missed.
-        optional = {} if settings.shards is None else {spec.SHARDS: settings.shards}
+        given = {spec.SHARDS: settings.shards, spec.FINGERPRINT: fingerprint}
+        optional = {name: value for name, value in given.items() if value is not None}
         super().__init__(
             spec=ImageExampleGenSpec(
                 input_base=input_base,

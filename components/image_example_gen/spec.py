@@ -17,7 +17,7 @@ TEST_FRACTION = "test_fraction"
 MAX_QUARANTINED = "max_quarantined"
 SHARDS = "shards"
 VERSION = "version"
-# Set by the driver, where the platform runs one.
+# Set by the driver, where the platform runs one; by a DataFingerprint elsewhere.
 FINGERPRINT = "fingerprint"
 
 
@@ -45,6 +45,7 @@ class ImageExampleGenSpec(ComponentSpec):
         MAX_QUARANTINED: ExecutionParameter(type=float),
         SHARDS: ExecutionParameter(type=int, optional=True),
         VERSION: ExecutionParameter(type=str),
+        FINGERPRINT: ExecutionParameter(type=str, optional=True),
     }
     INPUTS: ClassVar[dict[str, ChannelParameter]] = {}
     OUTPUTS: ClassVar[dict[str, ChannelParameter]] = {

@@ -64,5 +64,6 @@ class ReleaseGate(base_component.BaseComponent):
             version=version,
             blessing=channel_utils.as_channel([standard_artifacts.ModelBlessing()]),
             report=channel_utils.as_channel([GateReport()]),
+            verdict=channel_utils.as_channel([standard_artifacts.String()]),
         )
         super().__init__(spec=spec)

@@ -17,7 +17,7 @@ from components.gate_evaluator.executor import REASON_PROPERTY
 from components.release_gate import properties, report
 from components.release_gate.engine import ARTIFACTS, GATES, RELEASE, SERVING, Check, Judged, Limits, judge, refused_by
 from components.release_gate.results import Evaluation, read_evaluation
-from components.release_gate.spec import blessing_key, evaluation_key
+from components.release_gate.spec import BLESSED, REFUSED, VERDICT_KEY, blessing_key, evaluation_key
 from components.serving_validator.executor import REASON_SUFFIX
 from trainer_module.classifiers import LABELS_FILE
 
@@ -48,7 +48,9 @@ class Executor(base_executor.BaseExecutor):
             for check in _checks(gate, name, evaluation, input_dict, names, limits)
         ]
         checks += _serving_checks(artifact_utils.get_single_instance(input_dict["serving_blessing"]))
-        _bless(input_dict, output_dict, refused_by(checks))
+        refusals = refused_by(checks)
+        _bless(input_dict, output_dict, refusals)
+        artifact_utils.get_single_instance(output_dict[VERDICT_KEY]).write(REFUSED if refusals else BLESSED)
         content = report.compose(checks, evaluations, names)
         directory = artifact_utils.get_single_uri(output_dict["report"])
         path = os.path.join(directory, report.REPORT_FILE)  # noqa: PTH118 (may be remote)

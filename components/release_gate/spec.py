@@ -9,6 +9,10 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 
 from components.release_gate.engine import ARTIFACTS, GATES
 
+# The blessing as a value, for platforms on which conditions look at values.
+VERDICT_KEY = "verdict"
+BLESSED, REFUSED = "blessed", "refused"
+
 
 class GateReport(artifact.Artifact):
     """`gates.json`: every check with the rule that decided, and what each Evaluator measured."""
@@ -53,4 +57,5 @@ class ReleaseGateSpec(ComponentSpec):
     OUTPUTS: ClassVar[dict[str, ChannelParameter]] = {
         "blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
         "report": ChannelParameter(type=GateReport),
+        VERDICT_KEY: ChannelParameter(type=standard_artifacts.String),
     }

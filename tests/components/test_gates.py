@@ -161,12 +161,14 @@ def _release(bench, tmp_path, release, *, first):
     evaluations = {f"{name}_evaluation": inputs[f"fidelity_{name}_evaluation"] for name in ARTIFACTS}
     ServingExecutor().Do({"examples": [examples], **models, **evaluations}, {"blessing": [served]}, {"split": "test"})
     result, report = (artifact(standard_artifacts.ModelBlessing, tmp_path / name) for name in ("result", "report"))
+    verdict = artifact(standard_artifacts.String, tmp_path / "verdict")
     released = [] if first else [artifact(standard_artifacts.Model, bench.honest.saved_model)]
     GateExecutor().Do(
         {**inputs, **models, "serving_blessing": [served], "released_model": released},
-        {"blessing": [result], "report": [report]},
+        {"blessing": [result], "report": [report], "verdict": [verdict]},
         {"limits": json.dumps(GateSettings().model_dump())},
     )
+    assert verdict.read() == ("blessed" if result.get_int_custom_property("blessed") else "refused")
     return result, json.loads((tmp_path / "report" / "gates.json").read_text())
 
 

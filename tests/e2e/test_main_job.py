@@ -263,6 +263,8 @@ def test_too_many_bad_files_stop_the_run_with_one_line(tmp_path):
     page = _report(tmp_path / "out")
     assert "The run failed" in page
     assert "8 of 20" in page
+    assert trimline("report", tmp_path / "out", "--rebuild", "--no-open").returncode == 0
+    assert "8 of 20" in _report(tmp_path / "out")
     assert not (tmp_path / "out" / "pushed").exists()
 
 

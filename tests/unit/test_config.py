@@ -16,6 +16,13 @@ def test_assignments_win_over_the_file_and_later_over_earlier(tmp_path):
     assert (settings.trainer.epochs, settings.trainer.batch_size, settings.seed) == (5, 8, 1)
 
 
+def test_an_assignment_changes_one_group_also_where_an_anchor_of_the_file_stands_for_several(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("kubeflow: {resources: {trainer: &gpu {gpu: 1}, compression: *gpu}}\n")
+    resources = load_settings(file, ("kubeflow.resources.trainer.gpu=2",)).kubeflow.resources
+    assert (resources.trainer.gpu, resources.compression.gpu) == (2, 1)
+
+
 @pytest.mark.parametrize(
     ("assignment", "parts"),
     [

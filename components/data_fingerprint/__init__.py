@@ -1,0 +1,1 @@
+"""The fingerprint of the photos, as a step of its own."""

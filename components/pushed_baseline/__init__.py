@@ -1,0 +1,1 @@
+"""The release before, found where releases are pushed to."""

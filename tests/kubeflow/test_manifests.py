@@ -1,0 +1,86 @@
+"""The serving manifests, against the schemas of Kubernetes and KServe."""
+
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from serving.options import ServerOptions
+from tests.kubeflow.api_objects import KINDS, faults
+from tests.kubeflow.kustomize import build
+from tests.kubeflow.pod import REPOSITORY
+
+MANIFESTS = REPOSITORY / "kubeflow" / "serving"
+OVERLAYS = ("overlays/cpu", "overlays/gpu", "overlays/canary")
+
+
+def objects(overlay):
+    return {(each["kind"], each["metadata"]["name"]): each for each in build(MANIFESTS / overlay)}
+
+
+@pytest.mark.parametrize("overlay", [*OVERLAYS, "kserve"])
+def test_every_object_is_one_that_the_cluster_would_take(overlay):
+    for (kind, name), each in objects(overlay).items():
+        assert faults(each, KINDS[each["apiVersion"], kind], name) == []
+
+
+def test_the_check_finds_what_is_wrong():
+    deployment = objects("overlays/cpu")["Deployment", "trimline-tflite"]
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    container["ports"][0]["containerport"] = container["ports"][0].pop("containerPort")
+    container["readinessProbe"]["periodSeconds"] = "5"
+    found = faults(deployment, "V1Deployment")
+    assert any("no such field in V1ContainerPort" in fault for fault in found)
+    assert any("`container_port`, must not be `None`" in fault for fault in found)
+    assert any("'5' is no int" in fault for fault in found)
+
+
+@pytest.mark.parametrize("overlay", [*OVERLAYS, "kserve"])
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kubectl_builds_the_same(overlay):
+    built = subprocess.run(["kubectl", "kustomize", MANIFESTS / overlay], capture_output=True, text=True, check=True)
+    theirs = {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(built.stdout)}
+    assert theirs == objects(overlay)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_all_that_selects_pods_selects_those_of_its_deployment(overlay):
+    built = objects(overlay)
+    for name in ("trimline-tflite", "trimline-saved-model"):
+        template = built["Deployment", name]["spec"]["template"]
+        ports = {port["name"] for port in template["spec"]["containers"][0]["ports"]}
+        assert built["Service", name]["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+        assert {port["targetPort"] for port in built["Service", name]["spec"]["ports"]} == ports
+        for kind, path in (("PodDisruptionBudget", "selector"), ("NetworkPolicy", "podSelector")):
+            selector = built[kind, name]["spec"][path]["matchLabels"]
+            assert selector.items() <= template["metadata"]["labels"].items()
+        (rule,) = built["NetworkPolicy", name]["spec"]["ingress"]
+        assert {port["port"] for port in rule["ports"]} == ports
+        assert built["HorizontalPodAutoscaler", name]["spec"]["scaleTargetRef"]["name"] == name
+
+
+@pytest.mark.parametrize("overlay", [*OVERLAYS, "kserve"])
+def test_our_server_runs_without_rights_and_outlives_its_grace_period(overlay):
+    for (kind, name), each in objects(overlay).items():
+        if name != "trimline-tflite" or kind not in ("Deployment", "InferenceService"):
+            continue
+        pod = each["spec"]["template"]["spec"] if kind == "Deployment" else each["spec"]["predictor"]
+        (container,) = pod["containers"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert pod["terminationGracePeriodSeconds"] > ServerOptions().grace_s
+        assert "limits" in container["resources"]
+        assert {"readinessProbe", "livenessProbe"} <= container.keys()
+
+
+def test_only_the_gpu_overlay_asks_for_gpus_and_only_for_the_saved_model():
+    asking = {
+        (overlay, name)
+        for overlay in OVERLAYS
+        for (kind, name), each in objects(overlay).items()
+        if kind == "Deployment"
+        and "nvidia.com/gpu" in each["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    }
+    assert asking == {("overlays/gpu", "trimline-saved-model")}
