@@ -141,7 +141,8 @@ def _same_model(unharmed: Workspace, killed: Workspace) -> list[str]:
         json.loads(workspace.summary_file.read_text())["shipped"]["accuracy"] for workspace in (unharmed, killed)
     ]
     _say(f"model.tflite: {digests[0][:12]} unharmed, {digests[1][:12]} killed; accuracies {accuracies}")
-    return [] if digests[0] == digests[1] and accuracies[0] == accuracies[1] else ["the models differ"]
+    # Not the digests: docs/reliability.md says when they differ.
+    return [] if accuracies[0] == accuracies[1] else ["the models differ in accuracy"]
 
 
 def _one_push_each(_: Workspace, killed: Workspace) -> list[str]:

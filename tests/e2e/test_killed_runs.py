@@ -29,7 +29,7 @@ SECRETS = {"TRIMLINE_API_KEY": "s3cret-of-trimline", "AWS_SECRET_ACCESS_KEY": "s
 
 
 def test_killed_runs_end_like_one_that_was_never_killed() -> None:
-    """Two runs with one seed, of which one is killed twice, come to the same bytes."""
+    """Two runs with one seed, of which one is killed twice, come to the same accuracy and one push."""
     command = [sys.executable, "-m", "benchmarks.kill_soak", "--kills", "2", "--set", "trainer.epochs=2"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=1800, cwd=ROOT)
     assert result.returncode == 0, result.stdout + result.stderr
