@@ -12,6 +12,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from pipeline.disk import full_disk
+from trainer_module import progress
 from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _USER_ERROR_LINE = re.compile(rf"\b{UserError.__name__}: (.+?)(?: \[while runnin
 
 
 def report_outcome(workspace: Workspace, work: Callable[[], None]) -> int:
-    """Does the work; if it fails, tells the command line why.
+    """Does the work, and keeps what it reports of its progress; if it fails, tells the command line why.
 
     Args:
         workspace: Where the work is done.
@@ -40,7 +41,8 @@ def report_outcome(workspace: Workspace, work: Callable[[], None]) -> int:
     if PARENT in os.environ:
         threading.Thread(target=_die_with_parent, args=(int(os.environ[PARENT]),), daemon=True).start()
     try:
-        work()
+        with progress.kept_in(workspace.progress_file):
+            work()
     except Exception:
         logging.getLogger(__name__).exception("the run failed")
         message, user_error = describe_failure(traceback.format_exc(), workspace)

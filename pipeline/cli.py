@@ -292,7 +292,7 @@ def status(output: OutputOption = _DEFAULT_OUTPUT, as_json: JsonOption = False) 
         from pipeline.status import push_table, pushes, runs, status_table
 
         found = {"runs": runs(workspace.metadata_file), "pushes": pushes(workspace.metadata_file)}
-    tables = status_table(found["runs"]), push_table(found["pushes"])
+    tables = status_table(found["runs"]), push_table(found["pushes"], workspace.root)
     Terminal(as_json=as_json).result(found, *(table for table in tables if table.row_count))
 
 
@@ -450,7 +450,8 @@ def _classifier(
         from serving.bundle import find_bundle, load_bundle
         from serving.predictor import Predictor
 
-        predictor = Predictor(load_bundle(find_bundle(output)))
+        with library_noise_hidden():
+            predictor = Predictor(load_bundle(find_bundle(output)))
         yield lambda path, top: list(predictor.top(predictor.predict_images([_read(path)]), top)[0])
         return
     from serving.client import PredictClient

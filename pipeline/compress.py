@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.workspace import Workspace
-from trainer_module import features, progress
+from trainer_module import features
 from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
@@ -182,5 +182,4 @@ if __name__ == "__main__":
 
     logging.basicConfig(level=logging.INFO)
     target = Workspace(Path(sys.argv[1]))
-    with progress.kept_in(target.progress_file):
-        sys.exit(report_outcome(target, lambda: run(target, Path(sys.argv[2]), allow_code=ALLOW_CODE in sys.argv[3:])))
+    sys.exit(report_outcome(target, lambda: run(target, Path(sys.argv[2]), allow_code=ALLOW_CODE in sys.argv[3:])))

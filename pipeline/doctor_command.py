@@ -40,6 +40,5 @@ def doctor(
     Terminal(as_json=as_json).result([dataclasses.asdict(finding) for finding in findings], table)
     faults = [finding for finding in findings if finding.verdict == "fault"]
     if faults:
-        raise UserError(
-            f"{len(faults)} of {len(findings)} things will not work; first {faults[0].what}: {faults[0].advice}"
-        )
+        first = faults[0]
+        raise UserError(f"{first.what}: {first.found}; {first.advice} ({len(faults)} of {len(findings)} are faults)")

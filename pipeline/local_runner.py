@@ -16,7 +16,6 @@ from pipeline.beam import IN_PROCESS_RUNNER, beam_arguments
 from pipeline.child import describe_failure, report_outcome
 from pipeline.metadata import Metadata
 from pipeline.workspace import Workspace
-from trainer_module import progress
 from trainer_module.errors import UserError
 from trainer_module.files import write_whole
 
@@ -117,5 +116,4 @@ def _locations(settings: PipelineSettings, workspace: Workspace) -> Locations:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     target = Workspace(Path(sys.argv[1]))
-    with progress.kept_in(target.progress_file):
-        sys.exit(report_outcome(target, lambda: run(target)))
+    sys.exit(report_outcome(target, lambda: run(target)))

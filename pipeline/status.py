@@ -80,8 +80,8 @@ def status_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def push_table(rows: list[dict[str, Any]]) -> Table:
-    """Tabulates what `pushes` lists."""
+def push_table(rows: list[dict[str, Any]], root: Path | None = None) -> Table:
+    """Tabulates what `pushes` lists, with the directories that servers watch; those in the root are told from there."""
     table = Table("Version", "Release", "Pushed", "By", "How", "State")
     for column in table.columns:
         column.no_wrap = True
@@ -89,7 +89,8 @@ def push_table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["at"]))
         release = str(row["release"] or "unknown")
-        table.add_row(str(row["version"]), release, when, row["by"], row["how"], row["state"], row["path"])
+        where = posixpath.dirname(row["path"]).removeprefix(f"{root}/")
+        table.add_row(str(row["version"]), release, when, row["by"], row["how"], row["state"], where)
     return table
 
 

@@ -75,4 +75,4 @@ class Terminal:
             sys.stdout.write(json.dumps(document, indent=2) + "\n")
             return
         for picture in pictures:
-            self.console.print(picture, highlight=False, markup=False, soft_wrap=isinstance(picture, str))
+            self.console.print(picture, emoji=False, highlight=False, markup=False, soft_wrap=isinstance(picture, str))

@@ -67,4 +67,6 @@ class _ProgressFile(logging.Handler):
         """Takes in a report and writes all."""
         component, content = getattr(record, _REPORT)
         self._latest[component] = content
-        write_whole(self._path, json.dumps(self._latest))
+        # Nobody's training ends because the disk has no room for its progress.
+        with contextlib.suppress(OSError):
+            write_whole(self._path, json.dumps(self._latest))

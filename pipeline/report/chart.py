@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.report.charts import Spec
+    from pipeline.report.vega import Spec
 
 
 @dataclasses.dataclass(frozen=True)

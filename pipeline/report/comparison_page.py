@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.report import charts
+from pipeline.report import charts, variant_charts
 from pipeline.report.chart import Chart
+from pipeline.report.sections.training import shown_epochs
 from pipeline.report.templates import environment, vega_scripts
 
 if TYPE_CHECKING:
@@ -34,11 +35,16 @@ def _charts(comparison: Comparison, names: tuple[str, str]) -> Iterator[Chart]:
     variants = [row for name, summary in runs for row in _variants(name, summary)]
     if variants:
         caption = "Every variant of both runs: to the left is smaller, up is more accurate."
-        yield Chart("variants", charts.two_paretos(variants, names), caption)
-    curves = {name: (summary.get("model") or {}).get("history", {}).get("val_accuracy", []) for name, summary in runs}
+        yield Chart("variants", variant_charts.two_paretos(variants, names), caption)
+    curves = {name: _accuracies(summary.get("model") or {}) for name, summary in runs}
     if any(curves.values()):
         spec = charts.training_curve(curves, "validation accuracy", ".1%", None)
         yield Chart("curves", spec, "Validation accuracy over the epochs.")
+
+
+def _accuracies(model: Mapping[str, Any]) -> list[tuple[int, float | None]]:
+    values = model.get("history", {}).get("val_accuracy", [])
+    return [(epoch, values[epoch - 1]) for epoch in shown_epochs(len(values), model.get("best_epoch"))]
 
 
 def _variants(run: str, summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

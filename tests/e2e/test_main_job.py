@@ -17,7 +17,7 @@ from serving.client import PredictClient
 from tests.documents import shown_commands
 from tests.e2e.commands import QUICK, TRIMLINE, read_summary, trimline
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("digits")]
+pytestmark = pytest.mark.e2e
 
 # Where it is not about compression, it need not take time.
 PLAIN = (*QUICK, "--set", "compression.stages=[quantize]")
@@ -263,6 +263,8 @@ def test_too_many_bad_files_stop_the_run_with_one_line(tmp_path):
     page = _report(tmp_path / "out")
     assert "The run failed" in page
     assert "8 of 20" in page
+    assert trimline("report", tmp_path / "out", "--rebuild", "--no-open").returncode == 0
+    assert "8 of 20" in _report(tmp_path / "out")
     assert not (tmp_path / "out" / "pushed").exists()
 
 

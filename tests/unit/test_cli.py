@@ -5,7 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from PIL import Image
+
+from pipeline.cli import app
 
 TRIMLINE = Path(sys.executable).with_name("trimline")
 
@@ -24,27 +27,22 @@ def _refused(*arguments: str | Path) -> str:
     return result.stderr
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "run",
-        "ladder",
-        "compress",
-        "predict",
-        "serve",
-        "status",
-        "push",
-        "rollback",
-        "verify",
-        "init",
-        "doctor",
-        "data check",
-    ],
-)
-def test_every_command_explains_itself(command):
-    result = _trimline(*command.split(), "--help")
+def _commands(group, path=()):
+    """Yields the words that call each command, those of groups within groups too."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("words", _commands(typer.main.get_command(app)), ids=" ".join)
+def test_every_command_explains_itself(words):
+    result = _trimline(*words, "--help")
     assert result.returncode == 0
-    assert "Usage: trimline " + command in result.stdout
+    assert "Usage: trimline " + " ".join(words) in result.stdout
+    # It is written in Markdown, of which nothing may be left.
+    assert [mark for mark in ("[bold]", "**", "`") if mark in result.stdout] == []
 
 
 def test_a_missing_data_folder(tmp_path):
@@ -81,7 +79,8 @@ def test_predict_before_any_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [("status", "-o"), ("push", "--to", "there", "-o"), ("rollback", "-o"), ("verify",)]
+    "command",
+    [("status", "-o"), ("push", "--to", "there", "-o"), ("rollback", "-o"), ("verify",), ("report",), ("tensorboard",)],
 )
 def test_commands_on_a_finished_run_before_any_run(tmp_path, command):
     assert "trimline run" in _refused(*command, tmp_path)

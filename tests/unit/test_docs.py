@@ -80,6 +80,13 @@ def test_every_setting_in_the_text_exists():
     assert {(page, text) for page, text in found if text not in KEYS | GROUPS | others} == set()
 
 
+def test_every_source_file_in_the_text_exists():
+    pattern = re.compile(r"(?:pipeline|components|trainer_module|serving|tests|benchmarks)/[\w/]+(?:\.py|/)?")
+    # docs/extending.md makes it.
+    found = {(page, text) for page, text in mentioned_code() if pattern.fullmatch(text) and "size_note" not in text}
+    assert {(page, text) for page, text in found if not (ROOT / text).exists()} == set()
+
+
 def test_links_lead_somewhere():
     missing = [
         (page.name, target)

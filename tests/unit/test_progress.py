@@ -111,6 +111,11 @@ def test_reports_are_kept_for_each_component_and_only_while_somebody_wants_them(
     }
 
 
+def test_what_cannot_be_written_stops_no_work(tmp_path):
+    with progress.kept_in(tmp_path / "absent" / "progress.json"):
+        progress.report("Trainer", "training")
+
+
 def test_a_result_as_json_has_standard_output_for_itself(capsys):
     terminal = Terminal(as_json=True)
     terminal.console.print("on the way")
@@ -118,6 +123,12 @@ def test_a_result_as_json_has_standard_output_for_itself(capsys):
     out, err = capsys.readouterr()
     assert json.loads(out) == {"blessed": True}
     assert err == "on the way\n"
+
+
+def test_text_is_printed_as_it_is(capsys):
+    path = "/photos/[bold]/:100:/" + "x" * 200
+    Terminal().result({}, path)
+    assert capsys.readouterr().out == f"{path}\n"
 
 
 def test_quiet_says_nothing_but_still_gives_json(capsys):

@@ -123,6 +123,17 @@ def test_any_number_of_classes_fits(classes):
     assert _cells(page, f"class {classes - 1}")
 
 
+def test_thousands_of_epochs_are_thinned_out_but_for_the_best():
+    content = summary()
+    history = {name: [0.5] * 5000 for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
+    content["model"] |= {"history": history, "epochs": 5000, "best_epoch": 4321}
+    page = render(_facts(content))
+    epochs = {row["epoch"] for row in _rows(_charts(page)["student-loss"])}
+    assert len(epochs) < 500
+    assert 4321 in epochs
+    assert len(page) < 1_500_000
+
+
 def test_what_users_named_breaks_out_of_nothing():
     evil = "</script><script>alert(1)</script>"
     mistake = ShownMistake(Photo(evil, evil, PICTURE), evil, 0.9, 0.1)
@@ -187,8 +198,10 @@ def test_a_part_that_cannot_be_collected_is_named_with_its_reason(workspace):
     workspace.ladder_file.write_text("{")
     assert publish(workspace, summary())
     page = workspace.report.read_text()
+    ladder, lineage = (page.split(f'id="{part}-title"')[1].split("</section>")[0] for part in ("ladder", "lineage"))
+    assert "This could not be collected: JSONDecodeError" in ladder
     # There is no metadata store.
-    assert "This could not be collected" in page
+    assert "This could not be collected" in lineage
     assert "Shipped: int8" in page
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from pipeline.report import charts
+from pipeline.report import charts, variant_charts
 from pipeline.report.chart import Chart
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _pareto(summary: Mapping[str, Any]) -> Chart:
     for row in rows:
         row["label"] = row["name"] if row["name"] in frontier or row["state"] == "shipped" else ""
     parent = summary["model"]["validation_accuracy"]
-    spec = charts.pareto(
+    spec = variant_charts.pareto(
         rows,
         frontier,
         axis="file, kB" if size == "bytes" else "deflated, kB",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from components.release_gate.engine import FIDELITY
 from pipeline.config import PipelineSettings
 from pipeline.ladder_table import HEADINGS, ladder_rows
-from pipeline.report import charts
+from pipeline.report import charts, lineage_chart
 from pipeline.report.chart import Chart
 from pipeline.report.comparison import flat_settings
 from pipeline.report.evaluations import confusions, find_evaluation
@@ -56,11 +56,13 @@ def ladder(facts: Facts) -> dict[str, Any] | None:
     """Arranges the ladder; None if it was not climbed in this directory."""
     climbed = facts.ladder
     if not climbed:
-        return None
+        reason = facts.missing.get("ladder")
+        return {"missing": reason} if reason else None
     rungs = climbed["rungs"]
     last = rungs[-1]
     rows = [{"name": rung["name"], "last": rung is last, **{key: rung[key] for key, _, _ in _RUNGS}} for rung in rungs]
     return {
+        "missing": None,
         "ladder": climbed,
         "headings": HEADINGS,
         "rows": ladder_rows(rungs, climbed["lesson"]),
@@ -91,7 +93,7 @@ def lineage(facts: Facts) -> dict[str, Any] | None:
         if node.kind == "artifact"
     ]
     return {
-        "charts": [Chart("lineage", charts.lineage(graph), caption, wide=True)],
+        "charts": [Chart("lineage", lineage_chart.lineage(graph), caption, wide=True)],
         "artifacts": artifacts,
         "missing": None,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from pipeline.report import charts
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from pipeline.report.facts import Facts
 
 _METRICS = (("accuracy", "accuracy", ".1%"), ("loss", "loss", ".3f"))
+# More are thinned out, so that thousands of epochs can be looked at.
+_SHOWN_EPOCHS = 400
 
 
 def training(facts: Facts) -> dict[str, Any] | None:
@@ -26,7 +29,7 @@ def training(facts: Facts) -> dict[str, Any] | None:
         "acceleration": facts.summary["acceleration"],
         "charts": [*_curves(model, "student"), *(_curves(teacher, "teacher") if teacher else ())],
         "teacher": teacher,
-        "epochs": _epochs(model["history"]),
+        "epochs": _epochs(model),
     }
 
 
@@ -66,13 +69,24 @@ def _curves(model: Mapping[str, Any], who: str) -> Iterator[Chart]:
     history, best = model["history"], model.get("best_epoch")
     whose = "" if who == "student" else " of the teacher"
     for key, title, form in _METRICS:
-        curves = {"training": history.get(key, []), "validation": history.get(f"val_{key}", [])}
+        curves = {
+            photos: [(epoch, history[name][epoch - 1]) for epoch in shown_epochs(len(history.get(name, ())), best)]
+            for photos, name in (("training", key), ("validation", f"val_{key}"))
+        }
         spec = charts.training_curve(curves, title, form, best)
         yield Chart(f"{who}-{key}", spec, f"{title.capitalize()}{whose} over the epochs.")
 
 
-def _epochs(history: Mapping[str, list[float | None]]) -> list[list[float | None]]:
-    """Returns loss, accuracy, validation loss and validation accuracy of each epoch."""
-    names = ("loss", "accuracy", "val_loss", "val_accuracy")
-    length = max((len(values) for values in history.values()), default=0)
-    return [[history[name][epoch] if name in history else None for name in names] for epoch in range(length)]
+def shown_epochs(epochs: int, best: int | None) -> list[int]:
+    """Returns the epochs that are shown, from 1: evenly spread where there are very many; the best one always."""
+    step = math.ceil(epochs / _SHOWN_EPOCHS) or 1
+    kept = {best} if best and best <= epochs else set()
+    return sorted({*range(1, epochs + 1, step), *kept})
+
+
+def _epochs(model: Mapping[str, Any]) -> list[tuple[int, list[float | None]]]:
+    """Returns loss, accuracy, validation loss and validation accuracy of each epoch that is shown."""
+    history = model["history"]
+    columns = [history.get(name, []) for name in ("loss", "accuracy", "val_loss", "val_accuracy")]
+    shown = shown_epochs(max(map(len, columns)), model.get("best_epoch"))
+    return [(epoch, [column[epoch - 1] if epoch <= len(column) else None for column in columns]) for epoch in shown]
