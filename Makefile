@@ -12,7 +12,7 @@
 READY := .venv/.ready
 BIN := .venv/bin
 # What shares fixtures stays in one process (tests/conftest.py). Each process may take 3 GB.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: run test unit lint format docs setup lock image-lock audit sbom
 

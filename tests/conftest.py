@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from trainer_module import progress
 
@@ -14,15 +15,24 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps together what shares something that takes long to make: the tests of a file, and those that name a group.
+# These look at the same run.
+_DIGITS = {"tests/e2e/test_main_job.py", "tests/e2e/test_report_page.py"}
 
-    Where pytest runs in several processes, each group of pytest-xdist stays in one of them.
+
+class _SharedRuns(LoadFileScheduling):
+    """Keeps in one process what shares something that takes long to make: the tests of a file, and of some files.
+
+    The groups of pytest-xdist 3.8 would do the same, but pytest 9.2 does not let it mark its tests with them.
     """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "digits" if file in _DIGITS else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """Says which tests stay together where --dist is loadfile, as in the Makefile."""
+    return _SharedRuns(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture

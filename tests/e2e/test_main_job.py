@@ -17,7 +17,7 @@ from serving.client import PredictClient
 from tests.documents import shown_commands
 from tests.e2e.commands import QUICK, TRIMLINE, read_summary, trimline
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("digits")]
+pytestmark = pytest.mark.e2e
 
 # Where it is not about compression, it need not take time.
 PLAIN = (*QUICK, "--set", "compression.stages=[quantize]")

@@ -15,7 +15,7 @@ from tests.e2e.commands import TRIMLINE, trimline
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("digits")]
+pytestmark = pytest.mark.e2e
 
 SECTIONS = ["Photos", "Training", "Acceleration", "Compression", "Layers", "Test photos", "Mistakes", "Gates"]
 SECTIONS += ["Lineage", "Components", "Settings"]
