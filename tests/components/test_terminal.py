@@ -1,9 +1,12 @@
 """Ctrl-C and Tab, from a real terminal."""
 
+import functools
 import os
 import re
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pexpect
 import pytest
@@ -15,12 +18,16 @@ TRIMLINE = Path(sys.executable).with_name("trimline")
 PATIENCE = 180
 
 
+def _spawn(command: str, *arguments: str, **options: Any) -> pexpect.spawn:
+    """Starts a command in a terminal of its own, which Ctrl-C reaches even if these tests run in the background."""
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return pexpect.spawn(command, list(arguments), timeout=PATIENCE, encoding="utf-8", preexec_fn=heed, **options)
+
+
 @pytest.mark.component  # Loads TFX.
 def test_ctrl_c_ends_a_run_cleanly_and_says_how_to_go_on(tmp_path):
     out = tmp_path / "out put"
-    terminal = pexpect.spawn(
-        str(TRIMLINE), ["run", "--output", str(out)], timeout=PATIENCE, encoding="utf-8", dimensions=(40, 120)
-    )
+    terminal = _spawn(str(TRIMLINE), "run", "--output", str(out), dimensions=(40, 120))
     terminal.expect("of 15 components")
     before = terminal.before
     terminal.sendintr()
@@ -43,7 +50,7 @@ def test_ctrl_c_ends_a_run_cleanly_and_says_how_to_go_on(tmp_path):
 def test_ctrl_c_ends_any_command_without_a_stack_trace(tmp_path):
     settings = tmp_path / "settings.yaml"
     os.mkfifo(settings)
-    terminal = pexpect.spawn(str(TRIMLINE), ["run", "--config", str(settings)], timeout=PATIENCE, encoding="utf-8")
+    terminal = _spawn(str(TRIMLINE), "run", "--config", str(settings))
     # Opens as soon as the command does, which then waits for something to read.
     with settings.open("w"):
         terminal.sendintr()
@@ -56,7 +63,7 @@ def test_ctrl_c_ends_any_command_without_a_stack_trace(tmp_path):
 
 def test_tab_completes_commands_options_and_settings_in_bash(tmp_path):
     environment = os.environ | {"PATH": f"{TRIMLINE.parent}:{os.environ['PATH']}", "TERM": "dumb", "PS1": "$ "}
-    shell = pexpect.spawn("bash", ["--norc", "-i"], timeout=60, encoding="utf-8", env=environment, cwd=str(tmp_path))
+    shell = _spawn("bash", "--norc", "-i", env=environment, cwd=str(tmp_path))
     # As docs/terminal.md says.
     shell.sendline('eval "$(trimline --show-completion)"; echo rea""dy')
     shell.expect("ready")

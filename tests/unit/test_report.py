@@ -172,6 +172,15 @@ def test_figures_of_classes_follow_from_the_confusion_matrix():
     ]
 
 
+def test_near_copies_in_other_splits_are_named():
+    page = render(_facts())
+    assert "1 held-out photo looks like one of another split." in page
+    assert _cells(page, "near") == ["train, test", "<code>cat/&lt;i&gt;.jpg</code>, <code>cat/2.jpg</code>"]
+    content = summary()
+    content["images"]["duplicates"]["near_in_several_splits"] = None
+    assert "too many photos to look for near copies" in render(_facts(content))
+
+
 def test_the_slices_are_told():
     assert _cells(render(_facts()), "brightness below 0.25") == ["7", "90.00 %", "100.00 %", "90.00 %"]
 
