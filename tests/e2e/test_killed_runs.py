@@ -70,9 +70,9 @@ def test_a_run_that_is_asked_to_end_does_so_in_seconds_and_says_how_to_go_on(
 ) -> None:
     out, status, stderr, seconds = stopped
     assert status == 128 + signal.SIGTERM
-    assert stderr == (
-        "trimline: stopped; finished components and epochs are kept: run the same command again to go on\n"
-    )
+    kept = "finished components, epochs and fine-tunings are kept"
+    assert stderr.startswith(f"trimline: stopped; {kept}; to go on: trimline run --data ")
+    assert stderr.count("\n") == 1
     assert seconds < 30
     metadata = Metadata(out / "metadata.db")
     (run,) = metadata.runs()
