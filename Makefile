@@ -1,6 +1,6 @@
 # make run      sets everything up and runs the pipeline on the embedded digits
-# make test     sets everything up, checks the style and runs all tests but those of test-image
-# make test-image   runs the steps of kubeflow/Dockerfile in a clean folder, and what they make
+# make test     sets everything up, checks the style and runs all tests but those of test-long
+# make test-long  those: the steps of kubeflow/Dockerfile in a clean folder and what they make; runs that are killed
 # make unit     only the tests that take less than two minutes
 # make setup    only makes .venv
 # make lock     rebuilds requirements.lock from pyproject.toml
@@ -15,19 +15,19 @@ BIN := .venv/bin
 # What shares fixtures stays in one process (tests/conftest.py). Each process may take 3 GB.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test test-image unit lint format docs setup lock image-lock audit sbom
+.PHONY: run test test-long unit lint format docs setup lock image-lock audit sbom
 
 run: $(READY)
 	@$(BIN)/trimline run
 
 test: lint
-	@$(PYTEST) -m "not image"
+	@$(PYTEST) -m "not long"
 
-test-image: $(READY)
-	@$(BIN)/python -m pytest -m image
+test-long: $(READY)
+	@$(BIN)/python -m pytest -m long
 
 unit: $(READY)
-	@$(PYTEST) -m "not e2e and not component and not image"
+	@$(PYTEST) -m "not e2e and not component and not long"
 
 lint: $(READY)
 	@$(BIN)/ruff check --quiet

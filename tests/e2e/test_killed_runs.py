@@ -28,6 +28,7 @@ OPTIONS = [word for setting in QUICK for word in ("--set", setting)]
 SECRETS = {"TRIMLINE_API_KEY": "s3cret-of-trimline", "AWS_SECRET_ACCESS_KEY": "s3cret-of-the-store"}
 
 
+@pytest.mark.long
 def test_killed_runs_end_like_one_that_was_never_killed() -> None:
     """Two runs with one seed, of which one is killed twice, come to the same accuracy and one push."""
     command = [sys.executable, "-m", "benchmarks.kill_soak", "--kills", "2", "--set", "trainer.epochs=2"]

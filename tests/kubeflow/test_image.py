@@ -68,7 +68,7 @@ def test_the_gpu_image_has_the_cuda_libraries_that_this_tensorflow_was_built_for
     assert [each.name for each in cuda if not each.specifier.contains(locked[each.name])] == []
 
 
-@pytest.mark.image
+@pytest.mark.long
 @pytest.mark.skipif(not pods_are_possible(), reason="this machine gives processes no mount namespace of their own")
 def test_what_the_steps_build_runs_as_a_pod_does(tmp_path):
     source, prefix = tmp_path / "src", tmp_path / "trimline"
