@@ -289,6 +289,9 @@ def _examples(records: Records, image_size: int) -> tf.data.Dataset:
 def _shuffled_examples(records: Records, image_size: int, seed: tf.Tensor) -> tf.data.Dataset:
     one_seed = tf.random.stateless_uniform([], seed, minval=None, maxval=None, dtype=tf.int64)
     buffer_size = _shuffle_buffer(records.count, image_size)
+    # Shuffling mixes in the program's own seed, and where that is 0, asks in Python if the tensor is 0 too.
+    # This sets the seed of the graph of an epoch, in which it stands, and no other.
+    tf.random.set_seed(1)
     return _examples(records, image_size).shuffle(buffer_size, one_seed, reshuffle_each_iteration=False)
 
 

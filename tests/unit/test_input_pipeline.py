@@ -139,6 +139,24 @@ def test_a_seed_repeats_order_and_augmentation(measured):
     assert not any(np.array_equal(images, others) for (images, _), (others, _) in zip(run, other_seed, strict=True))
 
 
+@pytest.mark.parametrize("cache", ["memory", "disk", "none"])
+def test_the_seed_of_the_program_changes_nothing(measured, cache):
+    records = measured(cache)
+    before = _training(records, 5, 7)
+    try:
+        for seed in (0, 1, 12345):
+            tf.random.set_seed(seed)
+            _assert_equal(before, _training(records, 5, 7))
+        # Eager code is as random, or not, as it was.
+        tf.random.set_seed(12345)
+        drawn = tf.random.uniform([]).numpy()
+        tf.random.set_seed(12345)
+        _training(records, 1, 7)
+        assert tf.random.uniform([]).numpy() == drawn
+    finally:
+        tf.random.set_seed(1)
+
+
 def test_disk_or_not_makes_no_difference_to_a_seeded_training(measured):
     _assert_equal(_training(measured("disk"), 10, 7), _training(measured("none"), 10, 7))
 
