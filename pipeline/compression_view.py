@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from pipeline.compress import VARIANTS_DIRECTORY
 from pipeline.progress import report_text
+from pipeline.status_line import StatusLine
 from trainer_module.progress import COMPRESSION
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rich.console import Console
 
     from pipeline.workspace import Workspace
 
 
-class CompressionProgress:
+class CompressionProgress(StatusLine):
     """Names each variant as its file appears; in a terminal a status line says what is being done."""
 
     def __init__(self, workspace: Workspace, console: Console) -> None:
@@ -29,24 +28,10 @@ class CompressionProgress:
             workspace: Where the compression works.
             console: Where to write.
         """
+        super().__init__(console)
         self._directory = workspace.compressed_partial / VARIANTS_DIRECTORY
         self._reports = workspace.progress_file
-        self._console = console
-        self._status = console.status("preparing the photos")
         self._shown: set[str] = set()
-
-    def __enter__(self) -> Self:
-        """Starts the status line."""
-        if self._console.is_terminal:
-            self._status.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stops the status line."""
-        if self._console.is_terminal:
-            self._status.stop()
 
     def poll(self) -> None:
         """Shows what is new."""

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 import psutil
 
-from pipeline.cgroups import ControlGroup
 from trainer_module.cache_room import free_memory
+from trainer_module.cgroups import ControlGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,10 +125,10 @@ def _difference(name: str, version: str) -> str | None:
 
 def check_memory(container: ControlGroup) -> Finding:
     """Looks at what is free, of the machine or of its container."""
-    free, total, limit = free_memory(), psutil.virtual_memory().total, container.memory_limit()
+    free, total, limit = free_memory(container), psutil.virtual_memory().total, container.memory_limit()
     note = ""
     if limit is not None and limit < total:
-        free, total, note = min(free, limit - container.memory_used()), limit, " (the container's limit)"
+        total, note = limit, " (the container's limit)"
     found = f"{free / _GB:.1f} GB free of {total / _GB:.1f} GB{note}"
     if free < _MEMORY_NEEDED:
         return Finding("Memory", "fault", found, f"a run needs {_MEMORY_NEEDED / _GB:g} GB; end other programs")

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from pipeline.ladder_table import HEADINGS, ladder_rows
+from pipeline.status_line import StatusLine
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from rich.console import Console
 
     from pipeline.ladder_table import Row
 
 
-class LadderProgress:
+class LadderProgress(StatusLine):
     """Follows the ladder's progress file: a status line in a terminal, else a line for each epoch of all rungs."""
 
     def __init__(self, path: Path, console: Console) -> None:
@@ -28,23 +28,9 @@ class LadderProgress:
             path: The progress file; it need not exist yet.
             console: Where to write.
         """
+        super().__init__(console)
         self._path = path
-        self._console = console
-        self._status = console.status("preparing the photos")
         self._epoch = 0
-
-    def __enter__(self) -> Self:
-        """Starts the status line."""
-        if self._console.is_terminal:
-            self._status.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stops the status line."""
-        if self._console.is_terminal:
-            self._status.stop()
 
     def poll(self) -> None:
         """Shows the latest progress."""

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from pathlib import Path
 
 import psutil
 
+from trainer_module.cgroups import ControlGroup
+
 # The model, its activations and the rest of the machine need room too.
 _SHARE_OF_WHAT_IS_FREE = 0.4
-_CGROUP = Path("/sys/fs/cgroup")
+_OWN_CONTAINER = ControlGroup()
 
 
-def free_memory() -> int:
+def free_memory(container: ControlGroup = _OWN_CONTAINER) -> int:
     """Returns the bytes of memory that this process can still take, as the machine and its container allow."""
     free = psutil.virtual_memory().available
-    limit = _CGROUP / "memory.max"
+    limit = container.memory_limit()
     # The machine may have more than the container that this runs in is allowed to use.
-    if not limit.exists() or (allowed := limit.read_text().strip()) == "max":
-        return free
-    statistics = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-    # Cached files count as used, but give way.
-    used = int((_CGROUP / "memory.current").read_text()) - int(statistics["inactive_file"])
-    return max(0, min(free, int(allowed) - used))
+    return free if limit is None else max(0, min(free, limit - container.memory_used()))
 
 
 def memory_room() -> int:

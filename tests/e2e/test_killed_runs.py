@@ -17,12 +17,12 @@ from pipeline.config import load_settings
 from pipeline.metadata import Metadata, Outputs
 from pipeline.prepare import resolve
 from pipeline.workspace import Workspace
+from tests.e2e.commands import TRIMLINE
 from tests.image_files import write_tree
 
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
-TRIMLINE = Path(sys.executable).with_name("trimline")
 QUICK = ("trainer.epochs=2", "acceleration.mode=manual", "compression.stages=[quantize]", "model.width=0.5")
 OPTIONS = [word for setting in QUICK for word in ("--set", setting)]
 SECRETS = {"TRIMLINE_API_KEY": "s3cret-of-trimline", "AWS_SECRET_ACCESS_KEY": "s3cret-of-the-store"}

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from pipeline import doctor
-from pipeline.cgroups import ControlGroup
+from trainer_module.cgroups import ControlGroup
 
 TRIMLINE = Path(sys.executable).with_name("trimline")
 
