@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.report.texts import NO_VALUE
+from pipeline.report.texts import NO_VALUE, percent
 from pipeline.workspace import Workspace
 from trainer_module.errors import UserError
 
@@ -60,10 +60,6 @@ class _Figure:
     unit: str = ""
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
-
-
 def _count(value: float) -> str:
     return f"{value:,}"
 
@@ -73,8 +69,8 @@ _FIGURES = (
     _Figure("Photos used", lambda s: s["images"]["used"], _count, "number"),
     _Figure("Quarantined", lambda s: s["images"]["quarantined"], _count, "number"),
     _Figure("Shipped variant", lambda s: s["shipped"]["name"]),
-    _Figure("Test accuracy", lambda s: s["shipped"]["accuracy"], _percent, "points"),
-    _Figure("Float model", lambda s: s["model"]["accuracy"], _percent, "points"),
+    _Figure("Test accuracy", lambda s: s["shipped"]["accuracy"], percent, "points"),
+    _Figure("Float model", lambda s: s["model"]["accuracy"], percent, "points"),
     _Figure("Bytes", lambda s: s["shipped"]["bytes"], _count, "share"),
     _Figure("Deflated", lambda s: s["shipped"]["deflated_bytes"], _count, "share"),
     _Figure("Latency, ms", lambda s: s["shipped"]["latency_ms"], lambda value: f"{value:.3f}", "share"),
@@ -179,15 +175,11 @@ def _class_rows(both: tuple[Mapping[str, Any], Mapping[str, Any]]) -> list[Row]:
     return [
         Row(
             name,
-            (_accuracy(first.get(name)), _accuracy(second.get(name))),
+            (percent(first.get(name)), percent(second.get(name))),
             _difference(first[name], second[name], "points") if name in changes else "",
         )
         for name in names
     ]
-
-
-def _accuracy(share: float | None) -> str:
-    return NO_VALUE if share is None else _percent(share)
 
 
 def flat_settings(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
