@@ -16,11 +16,11 @@ from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from ai_edge_quantizer.utils import qsv_utils
 from tensorflow.lite.python.util import modify_model_io_type
 
-from components.compression import packing
+from components.compression import model_metadata, packing
 from components.compression.errors import VariantError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import tf_keras as keras
@@ -48,7 +48,7 @@ class Converter:
         directory: Path,
         *,
         float_ends: bool = False,
-        metadata: Mapping[str, bytes] | None = None,
+        labels: str = "",
     ) -> None:
         """Traces the model once for all conversions.
 
@@ -57,10 +57,10 @@ class Converter:
             representative: uint8 images [M, S, S, 3], M > 0, that set the ranges of the activations.
             directory: Where the SavedModel that the converter reads is written.
             float_ends: Whether the integer variants take and give float32.
-            metadata: What is put into every file beside the network, by name.
+            labels: Names of the C classes, a line for each, which every file then holds.
         """
         self._end_type = tf.float32 if float_ends else tf.uint8
-        self._metadata = metadata or {}
+        self._labels = labels
         self._saved_model = str(directory)
         self._representative = _with_full_range(representative)
         _save_for_conversion(model, self._saved_model, representative.shape[1])
@@ -82,10 +82,11 @@ class Converter:
             with _without_chatter():
                 model = packing.unpack(VARIANTS[variant](self))
                 _name_ends(model)
-                packing.replace_metadata(model, self._metadata)
+                model_metadata.describe(model, has_labels=bool(self._labels))
                 if narrow:
                     packing.narrow_weights(model)
-                return packing.pack(model)
+                content = packing.pack(model)
+                return model_metadata.with_labels(content, self._labels) if self._labels else content
         # The converters raise whatever their parts raise, and one variant's failure must not end the others.
         except Exception as error:
             raise VariantError(f"conversion failed: {_first_line(error)}") from error
@@ -167,8 +168,8 @@ def _with_full_range(images: np.ndarray) -> np.ndarray:
 
 def _name_ends(model: ModelT) -> None:
     graph = model.subgraphs[0]
-    graph.tensors[graph.inputs[0]].name = INPUT_NAME
-    graph.tensors[graph.outputs[0]].name = OUTPUT_NAME
+    graph.tensors[graph.inputs[0]].name = INPUT_NAME.encode()
+    graph.tensors[graph.outputs[0]].name = OUTPUT_NAME.encode()
 
 
 @contextlib.contextmanager

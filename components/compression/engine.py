@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from components.compression import checks, conversion, stages
-from components.compression.bundle import LABELS_FILE, label_lines
+from components.compression.bundle import label_lines
 from components.compression.data import LabelledImages, Splits, choose_representative
 from components.compression.errors import VariantError
 from components.compression.fine_tuning import FineTuner
@@ -156,7 +156,7 @@ def compress(
             Path(scratch),
             lambda: _better_quantizer(variants),
             _tuner(folded, splits, settings, fine_tuning, store),
-            _metadata(class_names),
+            label_lines(class_names),
         )
         _make_variants(job, parent, directory, variants)
     if not variants:
@@ -210,10 +210,6 @@ def _tuner(
         raise UserError("compression: the train split is empty, so nothing can be fine-tuned; add images to it")
     deadline = math.inf if settings.time_budget_s is None else time.monotonic() + settings.time_budget_s
     return FineTuner(settings, fine_tuning.training, splits.train, folded, fine_tuning.how, store, deadline)
-
-
-def _metadata(class_names: Sequence[str]) -> dict[str, bytes]:
-    return {LABELS_FILE: label_lines(class_names).encode()} if class_names else {}
 
 
 def _budget(settings: BudgetSettings) -> Budget:

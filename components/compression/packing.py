@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING
 
 import flatbuffers
 import numpy as np
-from ai_edge_litert.schema_py_generated import BufferT, BuiltinOperator, MetadataT, TensorType
+from ai_edge_litert.schema_py_generated import BuiltinOperator, TensorType
 from ai_edge_litert.tools import flatbuffer_utils
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ai_edge_litert.schema_py_generated import ModelT
 
 _FILE_IDENTIFIER = b"TFL3"
@@ -55,28 +53,6 @@ def pack(model: ModelT) -> bytes:
 def unpack(content: bytes) -> ModelT:
     """Reads the content of a .tflite file as objects."""
     return flatbuffer_utils.read_model_from_bytearray(content)
-
-
-def replace_metadata(model: ModelT, metadata: Mapping[str, bytes]) -> None:
-    """Puts texts into a model, in place of what the converter noted about itself.
-
-    Args:
-        model: The model as objects; it is changed.
-        metadata: Contents by name. Runtimes pass them over; `metadata` reads them.
-    """
-    model.metadata = []
-    for name, content in metadata.items():
-        buffer, entry = BufferT(), MetadataT()
-        buffer.data = np.frombuffer(content, np.uint8)
-        entry.name, entry.buffer = name, len(model.buffers)
-        model.buffers.append(buffer)
-        model.metadata.append(entry)
-
-
-def metadata(content: bytes) -> dict[str, bytes]:
-    """Reads the texts in the content of a .tflite file, by name."""
-    model = unpack(content)
-    return {entry.name.decode(): bytes(model.buffers[entry.buffer].data) for entry in model.metadata or ()}
 
 
 def narrow_weights(model: ModelT) -> None:

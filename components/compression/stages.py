@@ -90,7 +90,7 @@ class Job:
         scratch: Existing directory for the converters.
         quantizer: Names the better of the two post-training quantisers, once both have been measured.
         tuner: Fine-tunes; None if no stage needs it.
-        metadata: What is put into every file beside the network, by name.
+        labels: Names of the classes, a line for each, which every file then holds; empty if they are not known.
         skipped: Layers left out, by stage.
         dropped: Stages and variants that came to nothing, with the reason.
         notes: What each stage did, as JSON-ready values.
@@ -106,7 +106,7 @@ class Job:
     scratch: Path
     quantizer: Callable[[], str]
     tuner: FineTuner | None
-    metadata: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    labels: str = ""
     skipped: dict[str, list[Skipped]] = dataclasses.field(default_factory=dict)
     dropped: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
@@ -333,7 +333,7 @@ def _converter(job: Job, model: keras.Model, name: str) -> conversion.Converter:
         job.representative,
         job.scratch / name,
         float_ends=job.settings.input_type == "float32",
-        metadata=job.metadata,
+        labels=job.labels,
     )
 
 

@@ -50,6 +50,14 @@ def test_of_equally_accurate_ones_the_one_that_agrees_more() -> None:
     assert select(measurements, 0.95, Budget(max_accuracy_drop=0.1)) == "more"
 
 
+def test_of_equally_good_ones_the_smaller_and_then_the_first_whatever_their_measured_time() -> None:
+    slow, fast = dataclasses.replace(SMALL, latency_ms=9.0), dataclasses.replace(SMALL, latency_ms=0.1)
+    smaller = dataclasses.replace(slow, deflated_bytes=SMALL.deflated_bytes - 1)
+    assert select({"slow": slow, "fast": fast}, 0.95, Budget(max_accuracy_drop=0.1)) == "slow"
+    assert select({"fast": fast, "slow": slow}, 0.95, Budget(max_accuracy_drop=0.1)) == "fast"
+    assert select({"fast": fast, "smaller": smaller}, 0.95, Budget(max_accuracy_drop=0.1)) == "smaller"
+
+
 def test_limits_are_inclusive() -> None:
     assert excesses(SMALL, 0.95, Budget(max_accuracy_drop=0.95 - 0.90, max_bytes=400, max_latency_ms=1.0)) == []
 
