@@ -41,11 +41,13 @@ def run(workspace: Workspace, model_path: Path, *, allow_code: bool = False) -> 
     """
     from components.compression.engine import compress
     from pipeline.local_runner import run_pipeline
+    from trainer_module.repeatability import make_repeatable
 
     model, known_names = load_model(model_path, allow_code=allow_code)
     settings = _with_image_size(workspace.read_settings(), model)
     workspace.write_settings(settings)
     run_pipeline(settings, workspace, last_component="Transform")
+    make_repeatable(settings.seed)
     splits, names, examples = _transformed(workspace, settings)
     _require_classes(model, known_names, names, model_path)
     partial = workspace.compressed_partial

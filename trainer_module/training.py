@@ -19,6 +19,7 @@ from trainer_module.callbacks import EpochKeeper, EpochProgress, WeightAverage, 
 from trainer_module.errors import UserError
 from trainer_module.models import build_model
 from trainer_module.progress import TRAINER, report
+from trainer_module.repeatability import make_repeatable
 from trainer_module.state import Record, TrainingState
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def train(
         checkpoint_directory,
         strategy or acceleration.distribution_strategy(settings.acceleration),
     )
-    _make_repeatable(settings.seed)
+    make_repeatable(settings.seed)
     if settings.trainer.distillation.teacher == "none":
         return _train(job, EpochProgress(TRAINER, "training"), None)
     teacher_job = _teacher_job(job)
@@ -230,13 +231,6 @@ def _require_images(train_records: input_pipeline.Records, validation_records: i
     for split, records in (("train", train_records), ("validation", validation_records)):
         if not records.count:
             raise UserError(f"the {split} split has no images; add photos, or a {split}/ folder that holds some")
-
-
-def _make_repeatable(seed: int | None) -> None:
-    if seed is not None:
-        keras.utils.set_random_seed(seed)
-        # Otherwise threads add up gradients in whatever order they finish.
-        tf.config.experimental.enable_op_determinism()
 
 
 def _trouble(state: TrainingState, batches: Batches) -> str | None:

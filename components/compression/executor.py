@@ -32,6 +32,7 @@ from trainer_module.checkpoints import fingerprint
 from trainer_module.export import KERAS_MODEL_FILE, save_serving_model
 from trainer_module.preprocessing import class_names
 from trainer_module.progress import COMPRESSION, report
+from trainer_module.repeatability import make_repeatable
 from trainer_module.run import TRAINING_FILE
 from trainer_module.settings import TrainingSettings
 
@@ -68,6 +69,7 @@ class Executor(base_executor.BaseExecutor):
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = CompressionSettings.model_validate_json(exec_properties["settings"])
         training = TrainingSettings.model_validate_json(exec_properties["training"])
+        make_repeatable(training.seed)
         # Local, because neither Keras nor the interpreter reads an object store; what is done is copied out.
         with tempfile.TemporaryDirectory() as scratch:
             work = Path(scratch)

@@ -17,6 +17,7 @@ from trainer_module.batches import Batches
 from trainer_module.callbacks import EpochProgress
 from trainer_module.distillation import DistilledModel
 from trainer_module.progress import COMPRESSION
+from trainer_module.repeatability import make_repeatable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,6 +95,8 @@ class FineTuner:
             return
         self._require_time(name)
         self._work = name
+        # What was kept of an earlier run draws no random numbers this time.
+        make_repeatable(self.training.seed, name)
         work()
         self.store.save(name, model.get_weights())
 

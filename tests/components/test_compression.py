@@ -110,6 +110,22 @@ def outputs(inputs: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_the_same_seed_makes_the_same_files_whatever_the_process_did_before(inputs: Inputs, tmp_path: Path) -> None:
+    contents = []
+    for number in (11, 12):
+        # As if other components had run, or had not.
+        keras.utils.set_random_seed(number)
+        root = tmp_path / str(number)
+        root.mkdir()
+        wanted = properties(
+            root / "checkpoints", stages=["prune", "cluster", "quantize"], clusters=4, epochs=1, budget={}
+        )
+        Executor().Do(inputs.artifacts(), outputs_under(root), wanted)
+        contents.append({path.name: path.read_bytes() for path in (root / "report/variants").iterdir()})
+    assert len(contents[0]) > 5
+    assert contents[0] == contents[1]
+
+
 def test_report_tells_all_variants(outputs: Path) -> None:
     report = json.loads((outputs / "report/report.json").read_text(encoding="utf-8"))
     names = {row["name"] for row in report["variants"]}
