@@ -1,6 +1,7 @@
 """Images that are there more than once: exact copies, and pictures that look the same."""
 
 import bisect
+import functools
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -50,7 +51,7 @@ class Repetitions:
     copies: list[list[Record]]
     alike: list[tuple[Record, Record]] | None
 
-    @property
+    @functools.cached_property
     def leaks(self) -> list[Leak]:
         """What lies in several splits."""
         straddling = [group for group in self.copies if len({record.split for record in group}) > 1]
