@@ -2,7 +2,9 @@
 
 import hmac
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -85,11 +87,31 @@ def build_grpc_server(data_plane: DataPlane, options: ServerOptions, api_key: st
     )
     address = f"[{options.host}]" if ":" in options.host else options.host
     try:
-        pair = (options.tls_key.read_bytes(), options.tls_cert.read_bytes())  # type: ignore[union-attr]
-        server.add_secure_port(f"{address}:{options.grpc_port}", grpc.ssl_server_credentials([pair]))
+        server.add_secure_port(f"{address}:{options.grpc_port}", _credentials(options.tls_key, options.tls_cert))  # type: ignore[arg-type]
     except (OSError, RuntimeError) as error:
         raise ServingError(f"cannot serve gRPC on {options.host} port {options.grpc_port}: {error}") from error
     return server
+
+
+def _credentials(key: Path, certificate: Path) -> grpc.ServerCredentials:
+    """Reads the certificate now, and again for each connection that comes after its files have changed."""
+    known = (key.read_bytes(), certificate.read_bytes())
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal known
+        try:
+            found = (key.read_bytes(), certificate.read_bytes())
+            if found == known:
+                return None
+            # Someone may be halfway through writing the two; what does not fit is not taken.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+        except (OSError, ssl.SSLError) as error:
+            logger.warning("gRPC goes on with the certificate it has: %s", error)
+            return None
+        known = found
+        return grpc.ssl_server_certificate_configuration([found])
+
+    return grpc.dynamic_ssl_server_credentials(grpc.ssl_server_certificate_configuration([known]), renewed)
 
 
 def _authorization(details: grpc.HandlerCallDetails) -> bytes:

@@ -112,11 +112,30 @@ def test_a_renewed_certificate_is_used_without_a_restart(uint8_bundle: Path, tmp
         certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
         authority.cert_pem.write_to_path(tmp_path / "ca.pem")
 
+    def answers_grpc() -> bool:
+        authority = grpc.ssl_channel_credentials((tmp_path / "ca.pem").read_bytes())
+        with grpc.secure_channel(f"127.0.0.1:{grpc_port}", authority) as channel:
+            try:
+                return GRPCInferenceServiceStub(channel).ServerReady(pb.ServerReadyRequest(), timeout=5).ready
+            except grpc.RpcError:
+                return False
+
     write_certificate(trustme.CA())
-    tls = {"tls_cert": tmp_path / "cert.pem", "tls_key": tmp_path / "key.pem"}
+    grpc_port = free_port()
+    tls = {"tls_cert": tmp_path / "cert.pem", "tls_key": tmp_path / "key.pem", "grpc_port": grpc_port}
     with run_server(uint8_bundle, tmp_path / "log.txt", verify=str(tmp_path / "ca.pem"), **tls) as running:
         before = ssl.get_server_certificate(("127.0.0.1", running.port))
+        assert answers_grpc()
+        good = [(tmp_path / name).read_bytes() for name in ("ca.pem", "key.pem")]
         write_certificate(trustme.CA())
+        new = [(tmp_path / name).read_bytes() for name in ("ca.pem", "key.pem")]
+        # Half of the renewal is there: a key that the certificate is not for.
+        for name, content in zip(("ca.pem", "key.pem"), good, strict=True):
+            (tmp_path / name).write_bytes(content)
+        assert answers_grpc()
+        for name, content in zip(("ca.pem", "key.pem"), new, strict=True):
+            (tmp_path / name).write_bytes(content)
+        assert answers_grpc()
         deadline = time.monotonic() + 15
         while ssl.get_server_certificate(("127.0.0.1", running.port)) == before:
             assert time.monotonic() < deadline
