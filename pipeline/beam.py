@@ -17,6 +17,10 @@ _MULTI_PROCESS_RUNNER = "pipeline.beam_processes.MultiProcessRunner"
 # See pipeline/beam_processes.py; workers of a cluster are told what to import.
 _WORKERS_IMPORT = "--beam_plugins=tfx"
 
+# For the workers of each component, TFX packs a copy of itself: seconds of work, and 50 MB that stay in the temporary
+# folder. Here nobody needs it. TFX leaves it where an image for the workers is named, which these runners never use.
+_NO_PACKAGE = "--sdk_container_image=none"
+
 # Without these, a runner would start a cluster of its own, or download one.
 _NEEDED = {
     "FlinkRunner": ("--flink_master",),
@@ -55,5 +59,5 @@ def beam_arguments(settings: BeamSettings) -> list[str]:
 
 def _on_this_machine(workers: int) -> list[str]:
     if workers == 1:
-        return [f"--runner={IN_PROCESS_RUNNER}"]
-    return [f"--runner={_MULTI_PROCESS_RUNNER}", f"--direct_num_workers={workers}"]
+        return [f"--runner={IN_PROCESS_RUNNER}", _NO_PACKAGE]
+    return [f"--runner={_MULTI_PROCESS_RUNNER}", f"--direct_num_workers={workers}", _NO_PACKAGE]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,7 +78,7 @@ def _as_json(finding: Finding) -> dict[str, Any]:
         "refusal": finding.refusal,
         **outcome.statistics.model_dump(mode="json"),
         "quarantine": [item.model_dump() for item in outcome.quarantined],
-        "leaks": [leak.model_dump(mode="json") for leak in outcome.leaks],
+        "leaks": [asdict(leak) for leak in outcome.leaks],
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,7 +189,7 @@ def _images(uri: str) -> dict[str, Any]:
         "ignored": statistics.images.ignored,
         "splits": statistics.splits,
         "duplicates": statistics.duplicates.model_dump(),
-        "leaks": [leak.model_dump(mode="json") for leak in ingest_report.read_leaks(uri)[:_NAMED_LEAKS]],
+        "leaks": [asdict(leak) for leak in ingest_report.read_leaks(uri)[:_NAMED_LEAKS]],
         "quarantine": [item.model_dump() for item in ingest_report.read_quarantined(uri)],
         "warnings": statistics.warnings,
     }

@@ -5,6 +5,7 @@ import operator
 from typing import Any
 
 import apache_beam as beam
+import tensorflow as tf
 from tfx.components.example_gen import utils
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_beam_executor
@@ -13,14 +14,17 @@ from tfx.types import Artifact, artifact_utils
 
 from components.image_example_gen import spec
 from components.image_example_gen.engine import report, verdict
-from components.image_example_gen.engine.listing import Listing, fingerprint, list_images
+from components.image_example_gen.engine.chunk_files import load_chunk, store_chunk
+from components.image_example_gen.engine.listing import Overview, list_images, overview
 from components.image_example_gen.engine.settings import IngestSettings
-from components.image_example_gen.engine.shards import Chunk, plan_chunks, write_shard
+from components.image_example_gen.engine.shards import plan_chunks, write_shard
 from components.image_example_gen.engine.statistics import summarise
 from trainer_module.errors import UserError
 from trainer_module.features import SPLITS
 
 _FILE_FORMAT = "tfrecords_gzip"
+# In the report while the shards are written.
+_PLAN_FOLDER = "plan"
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
@@ -48,13 +52,19 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         examples = artifact_utils.get_single_instance(output_dict[spec.EXAMPLES])
         report_uri = artifact_utils.get_single_instance(output_dict[spec.REPORT]).uri
         listing = list_images(exec_properties[spec.INPUT_BASE])
-        _check_unchanged(listing, exec_properties.get(spec.FINGERPRINT))
+        seen = overview(listing)
+        _check_unchanged(seen, exec_properties.get(spec.FINGERPRINT))
 
-        _describe(examples, fingerprint(listing))
+        _describe(examples, seen.fingerprint)
         split_uris = {split: artifact_utils.get_split_uri([examples], split) for split in SPLITS}
-        self._write_shards(plan_chunks(listing, settings, split_uris), report_uri)
+        plan = tf.io.gfile.join(report_uri, _PLAN_FOLDER)
+        chunks = [store_chunk(chunk, plan) for chunk in plan_chunks(listing, settings, split_uris)]
+        # From here on, what there is of millions of files lies on disk.
+        del listing
+        self._write_shards(chunks, report_uri)
+        tf.io.gfile.rmtree(plan)
 
-        outcome = summarise(listing, lambda: report.read_summaries(report_uri))
+        outcome = summarise(seen, lambda: report.read_summaries(report_uri))
         for item in outcome.quarantined:
             logging.warning("Quarantined %s: %s", item.path, item.reason)
         for warning in outcome.statistics.warnings:
@@ -62,15 +72,17 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         verdict.check(outcome.statistics, outcome.quarantined, settings.max_quarantined)
         report.write_report(report_uri, outcome)
 
-    def _write_shards(self, chunks: list[Chunk], report_uri: str) -> None:
+    def _write_shards(self, chunks: list[str], report_uri: str) -> None:
         with self._make_beam_pipeline() as pipeline:
             (
                 pipeline
                 | "Chunks" >> beam.Create(chunks, reshuffle=False)
                 | "Spread" >> beam.Reshuffle()
+                | "LoadChunk" >> beam.Map(load_chunk)
                 | "WriteShard" >> beam.Map(write_shard)
                 | "AsJson" >> beam.Map(operator.methodcaller("model_dump_json"))
-                | "Collect" >> beam.io.WriteToText(f"{report_uri}/{report.SHARDS_FILE}", shard_name_template="")
+                # Into as many files as it likes: one would have to be gathered in memory.
+                | "Collect" >> beam.io.WriteToText(f"{report_uri}/{report.SHARDS_PREFIX}", report.SHARDS_SUFFIX)
             )
 
 
@@ -85,10 +97,10 @@ def _settings(exec_properties: dict[str, Any]) -> IngestSettings:
     )
 
 
-def _check_unchanged(listing: Listing, expected: str | None) -> None:
+def _check_unchanged(seen: Overview, expected: str | None) -> None:
     """The cache will answer for the data that the driver saw, so it must be the data that is written."""
-    if expected and expected != fingerprint(listing):
-        raise UserError(f"{listing.root}: files changed while the run was starting; run again when they are at rest")
+    if expected and expected != seen.fingerprint:
+        raise UserError(f"{seen.root}: files changed while the run was starting; run again when they are at rest")
 
 
 def _describe(examples: Artifact, data_fingerprint: str) -> None:

@@ -25,7 +25,7 @@ class IngestReport(Artifact):
     """Figures and quarantined files of a data folder.
 
     Files: `ingest.json` (counts, sizes, warnings), `quarantine.jsonl` (path and reason of each file that is not used),
-    `leaks.jsonl` (images of one content or look that lie in several splits), `shards.jsonl` (a line per shard, with
+    `leaks.jsonl` (images of one content or look that lie in several splits), `shards-*.jsonl` (a line per shard, with
     class, split, SHA-256 and look of each image).
     """
 

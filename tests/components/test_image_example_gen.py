@@ -176,6 +176,8 @@ def test_the_executor_works_where_no_driver_has_run(data: Path, tmp_path: Path) 
     assert len(report.read_quarantined(str(tmp_path / "report"))) == 1
     (summary,) = report.read_summaries(str(tmp_path / "report"))
     assert len(summary.records) == 25
+    kinds = {path.name.partition(".")[0].partition("-")[0] for path in (tmp_path / "report").iterdir()}
+    assert kinds == {"ingest", "quarantine", "leaks", "shards"}
 
 
 def test_data_that_changes_after_the_driver_looked_is_refused(data: Path, tmp_path: Path) -> None:

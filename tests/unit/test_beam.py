@@ -1,6 +1,7 @@
 """Flags for Beam, by runner."""
 
 import pytest
+from tfx.utils import dependency_utils
 
 from pipeline.beam import beam_arguments
 from pipeline.config import BeamSettings, load_settings
@@ -10,14 +11,21 @@ IN_PROCESS = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner
 
 
 def test_the_default_runs_in_this_process_and_needs_no_network() -> None:
-    assert beam_arguments(BeamSettings()) == [IN_PROCESS]
+    runner, *others = beam_arguments(BeamSettings())
+    assert runner == IN_PROCESS
+    assert not any(flag.startswith("--direct") for flag in others)
 
 
 def test_several_processes_of_this_machine() -> None:
-    assert beam_arguments(BeamSettings(workers=4)) == [
-        "--runner=pipeline.beam_processes.MultiProcessRunner",
-        "--direct_num_workers=4",
-    ]
+    flags = beam_arguments(BeamSettings(workers=4))
+    assert flags[0] == "--runner=pipeline.beam_processes.MultiProcessRunner"
+    assert "--direct_num_workers=4" in flags
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_tfx_packs_no_copy_of_itself_for_workers_of_this_machine(workers: int) -> None:
+    flags = beam_arguments(BeamSettings(workers=workers))
+    assert dependency_utils.make_beam_dependency_flags(flags) == flags
 
 
 @pytest.mark.parametrize(

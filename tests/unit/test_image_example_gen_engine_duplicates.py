@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from components.image_example_gen.engine import likeness
-from components.image_example_gen.engine.duplicates import Leak, find_repetitions
-from components.image_example_gen.engine.listing import list_images
+from components.image_example_gen.engine.duplicates import Leak, Signatures, find_repetitions
+from components.image_example_gen.engine.listing import list_images, overview
 from components.image_example_gen.engine.settings import IngestSettings
 from components.image_example_gen.engine.shard_summary import Record
 from components.image_example_gen.engine.shards import plan_chunks, read_chunk
@@ -82,7 +82,7 @@ def test_close_hashes_are_found_as_by_comparing_all() -> None:
 def summarised(root: Path) -> Outcome:
     listing = list_images(root)
     summaries = [read_chunk(chunk) for chunk in plan_chunks(listing, IngestSettings(), {})]
-    return summarise(listing, lambda: iter(summaries))
+    return summarise(overview(listing), lambda: iter(summaries))
 
 
 def test_leaks_between_splits_are_reported(tmp_path: Path) -> None:
@@ -110,7 +110,9 @@ def test_many_pictures_of_one_look_are_compared_within_bounds() -> None:
         for split in ("test", "train")
         for n in range(2_000)
     ]
-    found = find_repetitions(lambda: iter(records))
+    signatures = Signatures()
+    signatures.add(records)
+    found = find_repetitions(signatures, lambda: iter(records))
     assert found.copies == []
     assert found.alike is not None
     assert len(found.alike) == 20

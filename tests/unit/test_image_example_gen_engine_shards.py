@@ -12,7 +12,8 @@ import tensorflow as tf
 from apache_beam.testing.util import assert_that, equal_to
 
 from components.image_example_gen.engine import report, verdict
-from components.image_example_gen.engine.listing import list_images
+from components.image_example_gen.engine.chunk_files import load_chunk, store_chunk
+from components.image_example_gen.engine.listing import list_images, overview
 from components.image_example_gen.engine.quarantine import Quarantined
 from components.image_example_gen.engine.settings import IngestSettings
 from components.image_example_gen.engine.shards import plan_chunks, write_shard
@@ -28,7 +29,7 @@ def ingest_all(root: Path, out: Path, **settings: float) -> Outcome:
     listing = list_images(root)
     uris = {split: str(out / f"Split-{split}") for split in SPLITS}
     summaries = [write_shard(chunk) for chunk in plan_chunks(listing, IngestSettings(**settings), uris)]
-    return summarise(listing, lambda: iter(summaries))
+    return summarise(overview(listing), lambda: iter(summaries))
 
 
 def ingest(root: Path, out: Path, **settings: float) -> tuple[IngestStatistics, list[Quarantined]]:
@@ -119,6 +120,15 @@ def test_the_number_of_shards_follows_the_amount_of_data(tmp_path: Path) -> None
 def test_there_are_never_more_shards_than_images(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "data", {"a": 2, "b": 1}, 8, 8)
     assert [len(chunk.files) for chunk in plan_chunks(list_images(root), IngestSettings(shards=9), {})] == [1, 1, 1]
+
+
+def test_a_chunk_is_the_same_after_a_file(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "data", {"a": 3, "train/b": 3})
+    write(root / os.fsdecode(b"a/latin-\xe9\n.jpg"), jpeg(picture(seed=500)))
+    chunks = plan_chunks(list_images(root), IngestSettings(shards=2), {split: split for split in SPLITS})
+    assert chunks[0].rule.moves
+    paths = [store_chunk(chunk, str(tmp_path / "plan")) for chunk in chunks]
+    assert [load_chunk(path) for path in paths] == chunks
 
 
 def test_beam_and_tensorflow_read_shards_without_records(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel
 
 from components.image_example_gen.engine import likeness
 from components.image_example_gen.engine.shard_summary import Record
@@ -20,11 +19,13 @@ _MOST_COMPARED = 4_000_000
 # Of many pictures of one split that look the same, these are enough to say so.
 _COMPARED_OF_A_KIND = 20
 
-# Goes through all records, as often as it is called, so that memory need not hold them.
+# Goes through all records when it is called, so that memory need not hold them.
 Records = Callable[[], Iterator[Record]]
 
 
-class Leak(BaseModel, frozen=True):
+# Not one of Pydantic's models, as there may be as many as there are images.
+@dataclass(frozen=True, slots=True)
+class Leak:
     """Images of one content or look that lie in several splits, so that a network is asked what it was told.
 
     Attributes:
@@ -58,21 +59,58 @@ class Repetitions:
         return [_leak("exact", group) for group in straddling] + [_leak("near", pair) for pair in self.alike or ()]
 
 
-def find_repetitions(records: Records) -> Repetitions:
+class Signatures:
+    """What tells which images may be there more than once, in 17 bytes for each."""
+
+    def __init__(self) -> None:
+        """Begins with none."""
+        self._contents, self._looks, self._masks = array("Q"), array("Q"), array("B")
+        self._splits: dict[str, int] = {}
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Takes images in."""
+        for record in records:
+            self._contents.append(_content(record))
+            if record.likeness:
+                self._looks.append(likeness.perceptual_hash(record.likeness))
+                self._masks.append(1 << self._splits.setdefault(record.split, len(self._splits)))
+
+    def repeated(self) -> set[int]:
+        """Returns the contents that are there more than once, as `_content` tells them."""
+        unique, counts = np.unique(np.asarray(self._contents), return_counts=True)
+        return set(unique[counts > 1].tolist())
+
+    def close_looks(self) -> list[tuple[int, int]] | None:
+        """Returns the pairs of perceptual hashes that are equal or close and come from different splits.
+
+        None where there are too many images to compare.
+        """
+        if len(self._looks) > _MOST_COMPARED:
+            return None
+        unique, inverse = np.unique(np.asarray(self._looks), return_inverse=True)
+        mask = np.zeros(len(unique), np.uint8)
+        np.bitwise_or.at(mask, inverse, np.asarray(self._masks))
+        itself = np.column_stack([np.arange(len(unique))] * 2)
+        pairs = np.concatenate([itself, likeness.close_pairs(unique)])
+        union = mask[pairs[:, 0]] | mask[pairs[:, 1]]
+        several = (union & (union - 1)) != 0
+        return [(int(unique[one]), int(unique[other])) for one, other in pairs[several]]
+
+
+def find_repetitions(signatures: Signatures, records: Records) -> Repetitions:
     """Finds images that are there more than once.
 
-    Memory holds 17 bytes for each image, and the records of copies and of some that look the same.
+    Memory holds the records of copies and of some that look the same.
 
     Args:
+        signatures: of all images.
         records: all images.
 
     Returns:
         The exact copies, and the pictures in different splits that look the same.
     """
-    contents = np.fromiter((_content(record) for record in records()), np.uint64)
-    repeated = _repeated(contents)
-    comparable = len(contents) <= _MOST_COMPARED
-    close = _close_hashes(records) if comparable else []
+    repeated, close_looks = signatures.repeated(), signatures.close_looks()
+    close = close_looks or []
     wanted = {look for pair in close for look in pair}
     copies: dict[str, list[Record]] = defaultdict(list)
     looks: dict[int, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
@@ -86,25 +124,7 @@ def find_repetitions(records: Records) -> Repetitions:
             del some[_COMPARED_OF_A_KIND:]
     groups = [sorted(group, key=_path) for group in copies.values() if len(group) > 1]
     groups.sort(key=lambda group: group[0].path)
-    return Repetitions(groups, _alike(close, looks) if comparable else None)
-
-
-def _close_hashes(records: Records) -> list[tuple[int, int]]:
-    """Returns the pairs of perceptual hashes that are equal or close and come from different splits."""
-    splits: dict[str, int] = {}
-    looks, masks = array("Q"), array("B")
-    for record in records():
-        if record.likeness:
-            looks.append(likeness.perceptual_hash(record.likeness))
-            masks.append(1 << splits.setdefault(record.split, len(splits)))
-    unique, inverse = np.unique(np.asarray(looks, np.uint64), return_inverse=True)
-    mask = np.zeros(len(unique), np.uint8)
-    np.bitwise_or.at(mask, inverse, np.asarray(masks))
-    itself = np.column_stack([np.arange(len(unique))] * 2)
-    pairs = np.concatenate([itself, likeness.close_pairs(unique)])
-    union = mask[pairs[:, 0]] | mask[pairs[:, 1]]
-    several = (union & (union - 1)) != 0
-    return [(int(unique[one]), int(unique[other])) for one, other in pairs[several]]
+    return Repetitions(groups, None if close_looks is None else _alike(close, looks))
 
 
 def _alike(close: Iterable[tuple[int, int]], looks: dict[int, dict[str, list[Record]]]) -> list[tuple[Record, Record]]:
@@ -131,11 +151,6 @@ def _twin(image: Record, others: Iterable[Record]) -> Record | None:
         ),
         None,
     )
-
-
-def _repeated(numbers: np.ndarray) -> set[int]:
-    unique, counts = np.unique(numbers, return_counts=True)
-    return set(unique[counts > 1].tolist())
 
 
 def _content(record: Record) -> int:

@@ -77,6 +77,29 @@ class Listing:
     shared_folders: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Overview:
+    """What was seen in a data folder, without its files: those of a large folder take much memory.
+
+    Attributes:
+        fingerprint: see `fingerprint`.
+        classes: names of the classes.
+        root: see `Listing`, as for the others.
+        quarantined: likewise.
+        ignored: likewise.
+        empty_classes: likewise.
+        shared_folders: likewise.
+    """
+
+    fingerprint: str
+    classes: tuple[str, ...]
+    root: Path
+    quarantined: tuple[Quarantined, ...]
+    ignored: dict[str, int]
+    empty_classes: tuple[str, ...]
+    shared_folders: tuple[str, ...]
+
+
 @dataclass
 class _Scan:
     """Raw findings of a walk: relative paths (of files with size and time of change), not yet sorted into classes."""
@@ -132,6 +155,19 @@ def list_images(root: str | os.PathLike[str]) -> Listing:
     )
     _check_classes(listing, classes, scan.folders, bool(strays))
     return listing
+
+
+def overview(listing: Listing) -> Overview:
+    """Returns all but the files."""
+    return Overview(
+        fingerprint=fingerprint(listing),
+        classes=tuple(sorted({file.class_name for file in listing.files})),
+        root=listing.root,
+        quarantined=listing.quarantined,
+        ignored=listing.ignored,
+        empty_classes=listing.empty_classes,
+        shared_folders=listing.shared_folders,
+    )
 
 
 def fingerprint(listing: Listing) -> str:

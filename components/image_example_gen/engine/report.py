@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
+from pydantic import TypeAdapter
 
 from components.image_example_gen.engine.duplicates import Leak
 from components.image_example_gen.engine.quarantine import Quarantined
@@ -12,7 +13,10 @@ from components.image_example_gen.engine.statistics import IngestStatistics, Out
 STATISTICS_FILE = "ingest.json"
 QUARANTINE_FILE = "quarantine.jsonl"
 LEAKS_FILE = "leaks.jsonl"
-SHARDS_FILE = "shards.jsonl"
+# Of each file that the shards' summaries are collected in, between these its number where there are several.
+SHARDS_PREFIX, SHARDS_SUFFIX = "shards", ".jsonl"
+
+_LEAK = TypeAdapter(Leak)
 
 
 def write_report(folder: str, outcome: Outcome) -> None:
@@ -23,7 +27,7 @@ def write_report(folder: str, outcome: Outcome) -> None:
         outcome: the figures, the quarantined files and the leaks; each of the latter becomes a line.
     """
     _write(folder, QUARANTINE_FILE, (item.model_dump_json() for item in outcome.quarantined))
-    _write(folder, LEAKS_FILE, (leak.model_dump_json() for leak in outcome.leaks))
+    _write(folder, LEAKS_FILE, (_LEAK.dump_json(leak).decode() for leak in outcome.leaks))
     _write(folder, STATISTICS_FILE, [outcome.statistics.model_dump_json(indent=2)])
 
 
@@ -40,13 +44,14 @@ def read_quarantined(folder: str) -> list[Quarantined]:
 
 def read_leaks(folder: str) -> list[Leak]:
     """Reads `leaks.jsonl`."""
-    return [Leak.model_validate_json(line) for line in _lines(tf.io.gfile.join(folder, LEAKS_FILE))]
+    return [_LEAK.validate_json(line) for line in _lines(tf.io.gfile.join(folder, LEAKS_FILE))]
 
 
 def read_summaries(folder: str) -> Iterator[ShardSummary]:
-    """Reads `shards.jsonl`, which the shards' summaries are collected in."""
-    for line in _lines(tf.io.gfile.join(folder, SHARDS_FILE)):
-        yield ShardSummary.model_validate_json(line)
+    """Reads `shards*.jsonl`, which the shards' summaries are collected in, in no particular order."""
+    for path in tf.io.gfile.glob(tf.io.gfile.join(folder, f"{SHARDS_PREFIX}*{SHARDS_SUFFIX}")):
+        for line in _lines(path):
+            yield ShardSummary.model_validate_json(line)
 
 
 def _write(folder: str, name: str, lines: Iterable[str]) -> None:

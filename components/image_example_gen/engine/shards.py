@@ -197,5 +197,5 @@ def _integer(value: int) -> tf.train.Feature:
     return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
 
 
-def _hash(path: str) -> bytes:
-    return hashlib.sha256(os.fsencode(path)).digest()
+def _hash(path: str) -> int:
+    return int.from_bytes(hashlib.sha256(os.fsencode(path)).digest()[:8])

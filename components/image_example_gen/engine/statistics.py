@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from components.image_example_gen.engine.duplicates import Leak, Repetitions, find_repetitions
-from components.image_example_gen.engine.listing import Listing, fingerprint
+from components.image_example_gen.engine.duplicates import Leak, Repetitions, Signatures, find_repetitions
+from components.image_example_gen.engine.listing import Overview
 from components.image_example_gen.engine.quarantine import Quarantined, printable
 from components.image_example_gen.engine.shard_summary import Record, ShardSummary
 from trainer_module.features import SPLITS, TRAIN_SPLIT
@@ -91,47 +91,48 @@ class Outcome:
     leaks: list[Leak]
 
 
-def summarise(listing: Listing, summaries: Callable[[], Iterator[ShardSummary]]) -> Outcome:
+def summarise(overview: Overview, summaries: Callable[[], Iterator[ShardSummary]]) -> Outcome:
     """Makes the figures for the whole data folder.
 
     The order of the shards makes no difference.
 
     Args:
-        listing: what was found.
+        overview: what was found.
         summaries: goes through what became of it, shard by shard, as often as it is called.
 
     Returns:
         What ingest reports.
     """
-    total = _Total(listing)
+    total, signatures = _Total(overview), Signatures()
     for summary in summaries():
         total.add(summary)
-    repetitions = find_repetitions(lambda: (record for summary in summaries() for record in summary.records))
+        signatures.add(summary.records)
+    repetitions = find_repetitions(signatures, lambda: (each for summary in summaries() for each in summary.records))
     quarantined = sorted(total.quarantined, key=lambda item: item.path)
     conflicting = [group for group in repetitions.copies if len({record.class_name for record in group}) > 1]
     splits = total.by_split_and_class()
     statistics = IngestStatistics(
-        data=printable(str(listing.root)),
-        fingerprint=fingerprint(listing),
+        data=printable(str(overview.root)),
+        fingerprint=overview.fingerprint,
         images=ImageCounts(
             read=total.used + len(quarantined),
             used=total.used,
             quarantined=len(quarantined),
-            ignored=sum(listing.ignored.values()),
+            ignored=sum(overview.ignored.values()),
         ),
         splits=splits,
         width=_spread(total.widths),
         height=_spread(total.heights),
         brightness=total.brightness / total.used if total.used else 0.0,
         stored=dict(sorted(total.stored.items())),
-        ignored=listing.ignored,
+        ignored=overview.ignored,
         duplicates=Duplicates(
             copies=sum(len(group) - 1 for group in repetitions.copies),
             in_several_splits=sum(leak.kind == "exact" for leak in repetitions.leaks),
             in_several_classes=len(conflicting),
             near_in_several_splits=None if repetitions.alike is None else len(repetitions.alike),
         ),
-        warnings=[*_class_warnings(listing, splits), *_repetition_warnings(repetitions, conflicting)],
+        warnings=[*_class_warnings(overview, splits), *_repetition_warnings(repetitions, conflicting)],
     )
     return Outcome(statistics, quarantined, repetitions.leaks)
 
@@ -139,8 +140,8 @@ def summarise(listing: Listing, summaries: Callable[[], Iterator[ShardSummary]])
 class _Total:
     """The sums over all shards; holds no record."""
 
-    def __init__(self, listing: Listing) -> None:
-        self.quarantined = list(listing.quarantined)
+    def __init__(self, overview: Overview) -> None:
+        self.quarantined = list(overview.quarantined)
         self.images: Counter[tuple[str, str]] = Counter()
         self.widths: Counter[int] = Counter()
         self.heights: Counter[int] = Counter()
@@ -169,17 +170,17 @@ def _spread(counts: Counter[int]) -> Spread | None:
     return Spread(min=values[0], median=values[len(values) // 2], max=values[-1]) if values else None
 
 
-def _class_warnings(listing: Listing, splits: dict[str, dict[str, int]]) -> list[str]:
+def _class_warnings(overview: Overview, splits: dict[str, dict[str, int]]) -> list[str]:
     surviving = {name for counts in splits.values() for name in counts}
-    lost = sorted({file.class_name for file in listing.files} - surviving)
+    lost = sorted(set(overview.classes) - surviving)
     warnings = []
-    if listing.shared_folders:
+    if overview.shared_folders:
         warnings.append(
-            f"every class folder holds folders of the same names ({_names(listing.shared_folders)}); if those are the "
+            f"every class folder holds folders of the same names ({_names(overview.shared_folders)}); if those are the "
             "classes, name the folders above them train, validation and test"
         )
-    if listing.empty_classes:
-        warnings.append(f"class folders without images, left out: {_names(listing.empty_classes)}")
+    if overview.empty_classes:
+        warnings.append(f"class folders without images, left out: {_names(overview.empty_classes)}")
     if lost:
         warnings.append(f"classes without a readable image, left out: {_names(lost)}")
     if twins := _twins(surviving):
