@@ -81,7 +81,8 @@ class _Endpoints:
         """Classifies the images of a V1 request, in row or column format."""
         body = await request.body()
         version = self._chosen(request)
-        return _json(await self._inference.run(version, lambda classifier: v1.predict(body, classifier)))
+        most_images = v1.most_images(body, version)
+        return _json(await self._inference.run(version, lambda classifier: v1.predict(body, classifier), most_images))
 
     async def v1_status(self, request: Request) -> Response:
         """Tells which versions are served, and which were refused."""
@@ -109,9 +110,11 @@ class _Endpoints:
         body = await request.body()
         header_length = request.headers.get(v2.HEADER_LENGTH)
         is_binary = request.headers.get("content-type", "").startswith(_OCTETS)
+        version = self._chosen(request)
         content, json_length = await self._inference.run(
-            self._chosen(request),
+            version,
             lambda classifier: v2.infer(body, header_length, is_binary, self._name, classifier),
+            v2.most_images(body, is_binary, version),
         )
         if json_length is None:
             return _json(content)

@@ -1,10 +1,11 @@
 """The way of a request through a worker: admission, the wait for a thread, decoding, the interpreter, the answer."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -25,7 +26,14 @@ Answer = TypeVar("Answer")
 # How old the last success may be for the model to count as able to answer, and how long a probe may take.
 _FRESH_S = 1.0
 _PROBE_S = 2.0
+# A request that takes less than this is computed at once: handing it to a thread and back takes a good part of it, and
+# probes wait no longer than they would for Python's lock.
+_SHORT_S = 0.0005
 _TOO_LATE = "the model takes too long to answer: try again later"
+
+
+class _FilesError(Exception):
+    """A request has image files after all."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +54,21 @@ class Classified:
 class Classifier:
     """Classifies the images of one request with one version, inside the limits of a request."""
 
-    def __init__(self, version: ServedVersion, options: ServerOptions, sampler: Sampler | None) -> None:
+    def __init__(
+        self, version: ServedVersion, options: ServerOptions, sampler: Sampler | None, *, takes_files: bool = True
+    ) -> None:
         """Makes the classifier of one request.
 
         Args:
             version: What it classifies with.
             options: Has the limits.
             sampler: Keeps some of the images; None keeps none.
+            takes_files: Whether it decodes image files, which may take long.
         """
         self.version = version
         self._options = options
         self._sampler = sampler
+        self._takes_files = takes_files
         self._pixels_left = options.max_pixels
         self._files: dict[int, bytes] = {}
 
@@ -123,6 +135,8 @@ class Classifier:
         return Classified(self.version, labels, probabilities)
 
     def _decode_file(self, index: int, data: bytes) -> NDArray[np.uint8]:
+        if not self._takes_files:
+            raise _FilesError
         image = decode_image(data, self._pixels_left)
         if self._sampler:
             self._files[index] = data
@@ -158,12 +172,18 @@ class Inference:
         """Whether one more request may come in."""
         return self._pending < self._most_pending
 
-    async def run(self, version: ServedVersion, answer: Callable[[Classifier], Answer]) -> Answer:
+    async def run(
+        self, version: ServedVersion, answer: Callable[[Classifier], Answer], most_images: float = math.inf
+    ) -> Answer:
         """Computes the answer of one request in a thread; the event loop goes on meanwhile.
+
+        Where no other request is being computed, and this one has few images whose pixels need no decoding, the event
+        loop does it itself.
 
         Args:
             version: What to classify with.
             answer: Makes the answer.
+            most_images: How many images it has at most, if all of them are pixels, as it seems.
 
         Returns:
             What `answer` returned.
@@ -174,8 +194,16 @@ class Inference:
         """
         if not self.has_room:
             raise OverloadedError(TOO_MANY)
-        self._pending += 1
+        if not self._pending and most_images * version.seconds_per_image < _SHORT_S:
+            with suppress(_FilesError):
+                result = answer(Classifier(version, self.options, self._sampler, takes_files=False))
+                self._last_success = time.monotonic()
+                return result
         classifier = Classifier(version, self.options, self._sampler)
+        return await self._run_in_thread(lambda: answer(classifier))
+
+    async def _run_in_thread(self, answer: Callable[[], Answer]) -> Answer:
+        self._pending += 1
         asked = time.monotonic()
         metrics.QUEUED.inc()
 
@@ -187,7 +215,7 @@ class Inference:
                 # Nobody waits for this one any more, and others do.
                 raise UnavailableError(_TOO_LATE)
             with metrics.RUNNING.track_inprogress(), self._noted():
-                return answer(classifier)
+                return answer()
 
         future = asyncio.get_running_loop().run_in_executor(self._executor, work)
         future.add_done_callback(self._count_out)

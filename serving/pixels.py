@@ -1,22 +1,17 @@
 """Pixels that came as JSON or as bytes, to arrays. Strict: what is not a whole number from 0 to 255 is refused."""
 
-import functools
 import math
 import re
-from typing import Any, Final
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import ServingError
 
-_ROWS = re.compile(
-    rb'\s*\{\s*(?:"signature_name"\s*:\s*"serving_images"\s*,\s*)?"(instances|inputs)"\s*:\s*(\[.*\])\s*\}\s*',
-    re.DOTALL,
-)
-_DIGITS_AND_SPACES: Final = b"0123456789 "
-
-_SPACE, _COMMA, _CLOSE = (np.uint8((ord(character) - ord("0")) % 256) for character in " ,]")
+_BEGINNING = rb'\s*\{\s*(?:"signature_name"\s*:\s*"serving_images"\s*,\s*)?"(instances|inputs)"\s*:\s*'
+_NESTED_LISTS = re.compile(_BEGINNING + rb"\[\s*\[")
+_ROWS = re.compile(_BEGINNING + rb"(\[.*\])\s*\}\s*", re.DOTALL)
 
 
 def pixels_of_lists(numbers: object, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -61,8 +56,9 @@ def pixels_of_bytes(content: bytes | memoryview, shape: tuple[int, ...]) -> NDAr
 def pixels_of_json(body: bytes, image_size: int) -> tuple[str, NDArray[np.uint8]] | None:
     """Reads a V1 request whose body is nothing but pixels straight into an array, without Python objects between.
 
-    The body must be JSON, with every image a list [image_size, image_size, 3]: taking the digits out must leave exactly
-    the brackets and commas of that shape, so that each number has its place, and no other text can hide between.
+    The body must be JSON as programs write it, with nothing or one space behind each comma, and with every image a list
+    [image_size, image_size, 3]: between one number and the next must stand exactly the brackets and the comma that
+    belong there, so that each number has its place, and no other text can hide between.
 
     Args:
         body: The body, `{"instances": [...]}` or `{"inputs": [...]}`.
@@ -75,10 +71,29 @@ def pixels_of_json(body: bytes, image_size: int) -> tuple[str, NDArray[np.uint8]
     found = _ROWS.fullmatch(body)
     if not found:
         return None
-    key, text = found.groups()
-    count = _count_images(text, image_size)
-    values = _numbers_of(text, count * image_size**2 * 3) if count else None
-    return None if values is None else (key.decode(), values.reshape(count, image_size, image_size, 3))
+    codes = _codes_of(found[2])
+    is_digit = codes < 10
+    ends = np.flatnonzero(is_digit[:-1] & ~is_digit[1:])
+    count, rest = divmod(len(ends), image_size**2 * 3)
+    if rest or not count:
+        return None
+    shape = (count, image_size, image_size, 3)
+    numbers = _numbers_of(codes, ends)
+    if numbers is None or not _stand_in_lists(codes, ends.reshape(shape), numbers.digits):
+        return None
+    return found[1].decode(), numbers.values.reshape(shape)
+
+
+def begins_with_pixels(body: bytes) -> bool:
+    """Tells whether the first image of a V1 request is a list of numbers, going by how the body begins."""
+    return _NESTED_LISTS.match(body) is not None
+
+
+class _Numbers(NamedTuple):
+    """Whole numbers in a text, uint8 [N], and how many digits they have together."""
+
+    values: NDArray[np.uint8]
+    digits: int
 
 
 def _bytes_of(numbers: Any, shape: tuple[int, ...]) -> bytes:
@@ -88,52 +103,64 @@ def _bytes_of(numbers: Any, shape: tuple[int, ...]) -> bytes:
     return bytes(numbers) if len(shape) == 1 else b"".join([_bytes_of(part, shape[1:]) for part in numbers])
 
 
-def _count_images(text: bytes, image_size: int) -> int:
-    """Returns how many images of the right shape the text is made of; 0 where it is of anything else."""
-    frame = text.translate(None, _DIGITS_AND_SPACES)
-    image = _frame_of_image(image_size)
-    count = (len(frame) - 1) // (len(image) + 1)
-    return count if frame == b"[" + b",".join([image] * count) + b"]" else 0
+def _codes_of(text: bytes) -> NDArray[np.uint8]:
+    """Returns the characters of a text, counted from "0" on."""
+    return np.frombuffer(text, np.uint8) - np.uint8(ord("0"))
 
 
-@functools.lru_cache(8)
-def _frame_of_image(image_size: int) -> bytes:
-    """Returns the brackets and commas of one image."""
-    row = b"[" + b",".join([b"[,,]"] * image_size) + b"]"
-    return b"[" + b",".join([row] * image_size) + b"]"
+def _numbers_of(codes: NDArray[np.uint8], ends: NDArray[np.intp]) -> _Numbers | None:
+    """Reads the last three digits, or fewer, of each number in a text.
 
+    Args:
+        codes: The text, as `_codes_of` returns it, without a digit at its end.
+        ends: Where the last digits stand.
 
-def _numbers_of(text: bytes, count: int) -> NDArray[np.uint8] | None:
-    """Reads the whole numbers of up to three digits in a text; None where they are not `count` valid values of a byte.
-
-    The text begins with four brackets at least, so that looking back from the end of a number never leaves it.
+    Returns:
+        The numbers; None where one is no valid value of a byte, or begins with a zero.
     """
-    codes = np.frombuffer(text, np.uint8) - np.uint8(ord("0"))
-    is_digit = codes < 10
-    ends = np.flatnonzero(is_digit[:-1] & ~is_digit[1:])
-    if len(ends) != count:
-        return None
     ones, tens, hundreds = (codes.take(ends - place) for place in range(3))
     two = tens < 10
     three = two & (hundreds < 10)
     has_leading_zero = (two & ~three & (tens == 0)) | (three & (hundreds == 0))
     values = ones + 10 * (two * tens).astype(np.uint16) + 100 * (three * hundreds).astype(np.uint16)
-    has_long_numbers = np.count_nonzero(is_digit) != count + np.count_nonzero(two) + np.count_nonzero(three)
-    if has_leading_zero.any() or has_long_numbers or values.max() > np.iinfo(np.uint8).max:
+    if has_leading_zero.any() or values.max() > np.iinfo(np.uint8).max:
         return None
-    starts = ends - two - three
-    return values.astype(np.uint8) if _stand_alone(codes, starts, ends) else None
+    digits = len(ends) + int(np.count_nonzero(two)) + int(np.count_nonzero(three))
+    return _Numbers(values.astype(np.uint8), digits)
 
 
-def _stand_alone(codes: NDArray[np.uint8], starts: NDArray[np.intp], ends: NDArray[np.intp]) -> bool:
-    """Tells whether each number has a place between brackets and commas to itself, at most one space before it.
+def _stand_in_lists(codes: NDArray[np.uint8], ends: NDArray[np.intp], digits: int) -> bool:
+    """Tells whether a text is nothing but numbers in nested lists, all spaced alike.
 
-    Then none shares a place with another, and none stands behind a list that is closed or before one that opens.
+    Behind each number must stand what belongs there, and the text must be as long as all that is together, so that
+    there is room for nothing else.
+
+    Args:
+        codes: The text, as `_codes_of` returns it.
+        ends: Where the last digit of each number stands, in the shape of the lists, the last axis of three.
+        digits: How many digits the numbers have together.
     """
-    after, before = codes.take(ends + 1), codes.take(starts - 1)
-    if not ((after == _COMMA) | (after == _CLOSE)).all():
-        return False
-    spaced = np.flatnonzero(before == _SPACE)
-    if not (codes.take(starts.take(spaced) - 2) == _COMMA).all():
-        return False
-    return bool((before != _CLOSE).all())
+    comma = b", " if codes[ends.flat[0] + 2] == _codes_of(b" ") else b","
+    # How many lists end, and others begin, behind the numbers in each of these places. Red and green by themselves:
+    # NumPy takes its time over an axis of two. The very last number is left out.
+    places = ((0, np.s_[..., 0]), (0, np.s_[..., 1]), (1, np.s_[..., :-1, 2]), (2, np.s_[:, :-1, -1, 2]))
+    length = digits
+    for closed, place in (*places, (3, np.s_[:-1, -1, -1, 2])):
+        between = b"]" * closed + comma + b"[" * closed
+        if not _all_followed_by(codes, ends[place], between):
+            return False
+        length += ends[place].size * len(between)
+    first, last = _codes_of(b"[" * ends.ndim), _codes_of(b"]" * ends.ndim)
+    return (
+        len(codes) == length + len(first) + len(last)
+        and bool((codes[: len(first)] == first).all())
+        and bool((codes[-len(last) :] == last).all())
+    )
+
+
+def _all_followed_by(codes: NDArray[np.uint8], places: NDArray[np.intp], text: bytes) -> bool:
+    # What would stand behind the end is clipped to it: then the whole is too short, which is noticed by its length.
+    return all(
+        bool((codes.take(places + offset, mode="clip") == code).all())
+        for offset, code in enumerate(_codes_of(text), start=1)
+    )

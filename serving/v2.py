@@ -5,6 +5,7 @@ raw binary requests. KServe's own reader turns binary tensors into Python lists,
 """
 
 import math
+import re
 import struct
 import uuid
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from serving.v1 import IMAGE_KEY, LABEL_KEY, PROBABILITIES_KEY, base64_content
 from serving.versions import ServedVersion
 
 HEADER_LENGTH: Final = "inference-header-content-length"
+# Of a binary request, the JSON is a few hundred bytes long.
+_HEADER_BYTES = 4096
+_PIXELS = re.compile(rb'"datatype"\s*:\s*"UINT8"')
 _OUTPUTS = (LABEL_KEY, PROBABILITIES_KEY)
 
 
@@ -70,6 +74,22 @@ def infer(
         response = _response(name, classified, request.identifier, request.outputs, request.binary_outputs)
         content, json_length = response.to_rest()
         return (content if isinstance(content, bytes) else orjson.dumps(content)), json_length
+
+
+def most_images(body: bytes, is_binary: bool, version: ServedVersion) -> float:
+    """Tells how many images a request has at most, without reading it.
+
+    Args:
+        body: The body.
+        is_binary: Whether the body is declared as application/octet-stream.
+        version: The version that is asked for.
+
+    Returns:
+        The number, which may be fractional; infinity where the images seem to be no binary pixels.
+    """
+    if not is_binary or _PIXELS.search(body, 0, _HEADER_BYTES) is None:
+        return math.inf
+    return len(body) / (3 * version.predictor.image_size**2)
 
 
 def infer_tensors(request: InferRequest, name: str, classifier: Classifier) -> InferResponse:

@@ -16,11 +16,15 @@ MODEL = f"/v1/models/{MODEL_NAME}"
 VERSION = "3"
 
 
-def test_rows_take_all_forms_of_an_image(http: httpx.Client, predictor: Predictor, files: list[bytes]) -> None:
+# A request may begin with pixels, and have files behind them.
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [2, 0, 3, 1]])
+def test_rows_take_all_forms_of_an_image(
+    http: httpx.Client, predictor: Predictor, files: list[bytes], order: list[int]
+) -> None:
     pixels = predictor.prepare(files[0]).tolist()
     instances = [{"b64": b64(files[0])}, {"image_bytes": {"b64": b64(files[1])}}, pixels, {"images": pixels}]
-    response = http.post(PREDICT, json={"instances": instances})
-    expected = predictor.predict_images([files[0], files[1], files[0], files[0]])
+    response = http.post(PREDICT, json={"instances": [instances[index] for index in order]})
+    expected = predictor.predict_images([files[0], files[1], files[0], files[0]])[order]
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
     rows = response.json()["predictions"]
