@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import resource
 import struct
 import sys
@@ -38,6 +39,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
             data = Path(directory) / "photos"
             _copy(sources, data, count)
+            # What the system has still to write of the copies is no work of the run's.
+            os.sync()
             for workers in arguments.workers:
                 assignments = (*arguments.set, f"data.path={data}", f"beam.workers={workers}")
                 _measure(Workspace(Path(directory) / f"out-{workers}"), assignments, count, workers)
