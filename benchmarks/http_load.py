@@ -10,6 +10,9 @@ from functools import partial
 
 import uvloop
 
+# By then a server has taken all connections that were made.
+_SETTLE_S = 0.3
+
 
 @dataclass
 class Load:
@@ -57,7 +60,6 @@ class _Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._send()
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio passes it
         self._load.lost += self._waiting
@@ -78,11 +80,11 @@ class _Client(asyncio.Protocol):
         if self.stopping:
             self._transport.close()
         elif self._pause_s:
-            asyncio.get_running_loop().call_later(self._pause_s, self._send)
+            asyncio.get_running_loop().call_later(self._pause_s, self.send)
         else:
-            self._send()
+            self.send()
 
-    def _send(self) -> None:
+    def send(self) -> None:
         self._waiting = True
         self._sent = time.perf_counter()
         self._transport.write(self._requests[self._turn % len(self._requests)])
@@ -114,7 +116,7 @@ def run_load(
         clients: How many clients ask at the same time.
         seconds: For how long.
         check: Is given the body of each answer of status 200.
-        pause_s: Seconds that a client waits after an answer.
+        pause_s: Seconds that a client waits after an answer. The clients begin one after the other within that time.
 
     Returns:
         What they saw.
@@ -127,7 +129,10 @@ def run_load(
         for first in range(clients):
             make = partial(_Client, requests, first, load, check, pause_s)
             made.append((await loop.create_connection(make, "127.0.0.1", port))[1])
+        await asyncio.sleep(_SETTLE_S)
         start = time.perf_counter()
+        for number, client in enumerate(made):
+            loop.call_later(pause_s * number / clients, client.send)
         await asyncio.sleep(seconds)
         load.seconds = time.perf_counter() - start
         for client in made:

@@ -2,34 +2,39 @@
 
 import asyncio
 import socket
+import time
 from typing import Final
 
 import uvicorn
 from kserve.protocol.rest.server import _RefreshingServer
 from typing_extensions import override
 
-# A worker leaves the next connection to others for so long for each one it has, and at most for so long in all.
-_PAUSE_PER_CONNECTION_S: Final = 0.0002
+from serving.connection_counts import SharedListener
+
+# A worker leaves the next connection to one that has fewer, but not for longer: that one may be busy.
 _LONGEST_PAUSE_S: Final = 0.005
+_LOOK_AGAIN_S: Final = 0.0005
 _BACKLOG: Final = 2048
 
 
 class SharingServer(_RefreshingServer):
-    """KServe's uvicorn server, which accepts one connection at a time, the sooner the fewer it has.
+    """KServe's uvicorn server, which accepts one connection at a time, and leaves it to others while they have fewer.
 
     uvicorn's own accepts all that wait, so that one worker may get them all; where each has a socket of its own, the
     kernel divides connections by a hash of their addresses, and so at random.
     """
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
+    def __init__(self, config: uvicorn.Config, shared: SharedListener) -> None:
         """Makes the server.
 
         Args:
             config: uvicorn's configuration.
-            listener: The bound socket, which all workers have.
+            shared: Where the connections come from.
         """
         super().__init__(config)
-        self._listener = listener
+        self._listener = shared.listener
+        self._counts = shared.counts
+        self._worker = shared.worker
         self._accepting: asyncio.Task[None] | None = None
         self._connecting: set[asyncio.Task[object]] = set()
 
@@ -50,6 +55,8 @@ class SharingServer(_RefreshingServer):
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            self._count()
+            await self._wait_for_others()
             connection, _ = await loop.sock_accept(self._listener)
             # On its own: a client takes its time for the TLS handshake.
             connecting = loop.create_task(
@@ -57,12 +64,18 @@ class SharingServer(_RefreshingServer):
             )
             self._connecting.add(connecting)
             connecting.add_done_callback(self._connected)
-            pause = _PAUSE_PER_CONNECTION_S * len(self.server_state.connections)
-            await asyncio.sleep(min(pause, _LONGEST_PAUSE_S))
+
+    async def _wait_for_others(self) -> None:
+        give_up = time.monotonic() + _LONGEST_PAUSE_S
+        while self._counts.has_most(self._worker) and time.monotonic() < give_up:
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    def _count(self) -> None:
+        self._counts.write(self._worker, len(self.server_state.connections) + len(self._connecting))
 
     def _make_protocol(self) -> asyncio.Protocol:
         return self.config.http_protocol_class(
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state, on_close=self._count
         )
 
     def _connected(self, connecting: "asyncio.Task[object]") -> None:
@@ -70,3 +83,4 @@ class SharingServer(_RefreshingServer):
         # Retrieved: a handshake that fails is the client's affair.
         if not connecting.cancelled():
             connecting.exception()
+        self._count()

@@ -1,6 +1,7 @@
 """HTTP connections that neither a slow nor a talkative client can hold or fill."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -17,16 +18,18 @@ class LimitedProtocol(HttpToolsProtocol):
     does it, from the answer before; request line and headers have at most 64 KiB.
     """
 
-    def __init__(self, *args: Any, timeout_s: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, timeout_s: float, on_close: Callable[[], None] | None = None, **kwargs: Any) -> None:
         """Makes the protocol of one connection.
 
         Args:
             *args: Those of uvicorn's protocol.
             timeout_s: Longest time for a request to arrive, in seconds.
+            on_close: Is called when the connection has ended.
             **kwargs: Those of uvicorn's protocol.
         """
         super().__init__(*args, **kwargs)
         self._timeout_s = timeout_s
+        self._on_close = on_close
         self._deadline: asyncio.TimerHandle | None = None
         self._in_headers = True
         self._header_bytes = 0
@@ -42,6 +45,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         super().connection_lost(exc)
+        if self._on_close:
+            self._on_close()
 
     @override
     def data_received(self, data: bytes) -> None:

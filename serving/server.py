@@ -14,8 +14,9 @@ import time
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from serving.connection_counts import ConnectionCounts, SharedListener
 from serving.errors import ServingError
 from serving.options import ServerOptions
 
@@ -53,6 +54,13 @@ def serve(out: Path, options: ServerOptions) -> None:
         _import_worker().run_worker(out, options, api_key)
 
 
+class _Running(NamedTuple):
+    """A worker: its number, from 0 on, and when it was started."""
+
+    number: int
+    started: float
+
+
 class _Workers:
     """The server processes, forked from this one, which has all their modules and no thread of its own.
 
@@ -63,9 +71,10 @@ class _Workers:
         self._worker = _import_worker()
         # Bound once and for all workers, which listen as soon as they can answer.
         self._listener = self._worker.bind(options.host, options.port)
-        self._arguments = (out, options, api_key, self._listener)
+        self._counts = ConnectionCounts(options.workers)
+        self._arguments = (out, options, api_key)
         self._grace_s = options.grace_s
-        self._processes: dict[ForkProcess, float] = {}
+        self._processes: dict[ForkProcess, _Running] = {}
         self._count = options.workers
         self._complaints, self._complain = multiprocessing.Pipe(duplex=False)
         self._stopping = False
@@ -95,22 +104,25 @@ class _Workers:
         self._stopping = True
 
     def _start(self) -> None:
+        number = min(set(range(self._count)) - {running.number for running in self._processes.values()})
+        shared = SharedListener(self._listener, self._counts, number)
         process = multiprocessing.get_context("fork").Process(
-            target=_run_worker, args=(self._worker, self._complain, *self._arguments)
+            target=_run_worker, args=(self._worker, self._complain, *self._arguments, shared)
         )
         process.start()
-        self._processes[process] = time.monotonic()
+        self._processes[process] = _Running(number, time.monotonic())
 
     def _bury(self) -> None:
         from prometheus_client.multiprocess import mark_process_dead
 
-        for process, started in list(self._processes.items()):
+        for process, running in list(self._processes.items()):
             if process.is_alive():
                 continue
             del self._processes[process]
+            self._counts.forget(running.number)
             mark_process_dead(process.pid)
             if not self._stopping:
-                self._replace(process, time.monotonic() - started)
+                self._replace(process, time.monotonic() - running.started)
 
     def _replace(self, process: ForkProcess, lived_s: float) -> None:
         """Decides when a dead worker is replaced: at once, or later and later while they die of their start.
@@ -120,7 +132,7 @@ class _Workers:
         """
         complaint = self._complaints.recv() if self._complaints.poll() else None
         self._early_deaths = self._early_deaths + 1 if lived_s < _EARLY_S else 0
-        serves = any(time.monotonic() - started >= _EARLY_S for started in self._processes.values())
+        serves = any(time.monotonic() - running.started >= _EARLY_S for running in self._processes.values())
         if self._early_deaths and not serves and (complaint or self._early_deaths > _MOST_EARLY_DEATHS):
             raise ServingError(complaint or f"workers die as they start, exit code {process.exitcode}: see the log")
         reason = complaint or f"exit code {process.exitcode}"

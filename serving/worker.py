@@ -17,6 +17,7 @@ from kserve.utils.utils import cpu_count
 from serving import metrics
 from serving.acceptor import SharingServer
 from serving.app import build_app
+from serving.connection_counts import SharedListener
 from serving.connections import LimitedProtocol
 from serving.guard import App
 from serving.inference import Inference
@@ -38,7 +39,9 @@ class _RestServer(RESTServer):
     KServe's own listens on all addresses, and its application has routes that unload the model.
     """
 
-    def __init__(self, app: App, options: ServerOptions, listener: socket.socket, server: ModelServer) -> None:
+    def __init__(
+        self, app: App, options: ServerOptions, source: socket.socket | SharedListener, server: ModelServer
+    ) -> None:
         super().__init__(
             "kserve.model_server:app",
             server.dataplane,
@@ -52,9 +55,9 @@ class _RestServer(RESTServer):
         self._app = app
         self._timeout_s = options.timeout_s
         # Alone, a worker accepts whatever comes.
-        self._sockets = [listener] if options.workers == 1 else None
-        if options.workers > 1:
-            self._server = SharingServer(self.config, listener)
+        self._sockets = [source] if isinstance(source, socket.socket) else None
+        if isinstance(source, SharedListener):
+            self._server = SharingServer(self.config, source)
 
     def create_application(self) -> None:
         """Puts our application and connections into the configuration, which uvicorn reads only when it starts."""
@@ -78,13 +81,13 @@ class EdgeModelServer(ModelServer):
         address: The address it listens on.
     """
 
-    def __init__(self, inference: Inference, api_key: str | None, listener: socket.socket) -> None:
+    def __init__(self, inference: Inference, api_key: str | None, source: socket.socket | SharedListener) -> None:
         """Makes the server.
 
         Args:
             inference: Answers the requests.
             api_key: What requests must bring; None lets all in.
-            listener: The bound socket.
+            source: The bound socket, or what several workers take their connections from.
 
         Raises:
             ServingError: gRPC cannot be served.
@@ -99,10 +102,11 @@ class EdgeModelServer(ModelServer):
         )
         configure_logging()
         self.register_model(EdgeModel(inference))
+        listener = source if isinstance(source, socket.socket) else source.listener
         self.address: str = listener.getsockname()[0]
         self._inference = inference
         self._api_key = api_key
-        self._rest_server = _RestServer(build_app(inference, api_key), options, listener, self)
+        self._rest_server = _RestServer(build_app(inference, api_key), options, source, self)
 
     def run(self) -> None:
         """Serves until SIGINT or SIGTERM, and then until the requests that are running are answered."""
@@ -141,7 +145,7 @@ class EdgeModelServer(ModelServer):
                 logger.exception("looking for versions failed")
 
 
-def run_worker(out: Path, options: ServerOptions, api_key: str | None, listener: socket.socket | None = None) -> None:
+def run_worker(out: Path, options: ServerOptions, api_key: str | None, shared: SharedListener | None = None) -> None:
     """Serves in this process until SIGINT or SIGTERM.
 
     The models are loaded and have run before the port is opened.
@@ -150,7 +154,7 @@ def run_worker(out: Path, options: ServerOptions, api_key: str | None, listener:
         out: A run's output folder, its folder of versions, or one bundle.
         options: How to serve.
         api_key: What requests must bring; None lets all in.
-        listener: The bound socket that all workers share; None where there is only this one.
+        shared: What all workers take their connections from; None where there is only this one.
 
     Raises:
         ServingError: No version can be loaded, or an address cannot be listened on.
@@ -164,7 +168,7 @@ def run_worker(out: Path, options: ServerOptions, api_key: str | None, listener:
     # Each interpreter computes with one thread; more of them would only fight for the same processors.
     threads = max(1, cpu_count() // options.workers)
     inference = Inference(ServedVersions(out, options, threads), options, threads)
-    server = EdgeModelServer(inference, api_key, listener or bind(options.host, options.port))
+    server = EdgeModelServer(inference, api_key, shared or bind(options.host, options.port))
     served = ", ".join(str(version.number) for version in inference.versions.served)
     if api_key is None and not ipaddress.ip_address(server.address).is_loopback:
         logger.warning("whoever reaches %s can ask for predictions: set serving.api_key_file", options.host)
