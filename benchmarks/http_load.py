@@ -45,13 +45,13 @@ class _Client(asyncio.Protocol):
     """One client: sends the next request as soon as it has the answer to the one before."""
 
     def __init__(
-        self, requests: list[bytes], first: int, load: Load, check: Callable[[bytes], None] | None, pause_s: float
+        self, requests: list[bytes], first: int, load: Load, check: Callable[[bytes], None] | None, period_s: float
     ) -> None:
         self._requests = requests
         self._turn = first
         self._load = load
         self._check = check
-        self._pause_s = pause_s
+        self._period_s = period_s
         self._received = bytearray()
         self._sent = 0.0
         self._waiting = False
@@ -79,8 +79,8 @@ class _Client(asyncio.Protocol):
         self._received.clear()
         if self.stopping:
             self._transport.close()
-        elif self._pause_s:
-            asyncio.get_running_loop().call_later(self._pause_s, self.send)
+        elif self._period_s:
+            asyncio.get_running_loop().call_later(self._sent + self._period_s - time.perf_counter(), self.send)
         else:
             self.send()
 
@@ -106,7 +106,7 @@ def run_load(
     seconds: float,
     *,
     check: Callable[[bytes], None] | None = None,
-    pause_s: float = 0.0,
+    period_s: float = 0.0,
 ) -> Load:
     """Lets clients ask a server on this machine for some time.
 
@@ -116,7 +116,8 @@ def run_load(
         clients: How many clients ask at the same time.
         seconds: For how long.
         check: Is given the body of each answer of status 200.
-        pause_s: Seconds that a client waits after an answer. The clients begin one after the other within that time.
+        period_s: Seconds from one request of a client to its next, or more where the answer takes longer. The clients
+            begin one after the other within that time.
 
     Returns:
         What they saw.
@@ -127,12 +128,12 @@ def run_load(
         loop = asyncio.get_running_loop()
         made = []
         for first in range(clients):
-            make = partial(_Client, requests, first, load, check, pause_s)
+            make = partial(_Client, requests, first, load, check, period_s)
             made.append((await loop.create_connection(make, "127.0.0.1", port))[1])
         await asyncio.sleep(_SETTLE_S)
         start = time.perf_counter()
         for number, client in enumerate(made):
-            loop.call_later(pause_s * number / clients, client.send)
+            loop.call_later(period_s * number / clients, client.send)
         await asyncio.sleep(seconds)
         load.seconds = time.perf_counter() - start
         for client in made:

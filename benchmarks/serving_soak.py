@@ -137,10 +137,9 @@ def _kill(parent: int, log: Path) -> list[tuple[str, str]]:
 
 def _overload(seconds: float, photo: bytes, port: int) -> list[tuple[str, str]]:
     full = run_load(port, [photo], _CLIENTS, seconds)
-    # Many, because those that wait for an answer do not ask; all together would ask five times as often as can be
-    # answered if each were answered at once.
+    # Many, because those that wait for an answer do not ask.
     clients = 15 * _CLIENTS
-    over = run_load(port, [photo], clients, seconds, pause_s=clients / (5 * full.rate))
+    over = run_load(port, [photo], clients, seconds, period_s=clients / (5 * full.rate))
     asked = sum(over.statuses.values())
     return [
         ("Capacity: 16 clients", f"{full.rate:,.0f}/s, p99 {full.quantile(0.99) * 1000:.1f} ms"),
