@@ -1,5 +1,6 @@
 """Pictures that look the same, and what of them is reported."""
 
+import base64
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,23 @@ def test_leaks_between_splits_are_reported(tmp_path: Path) -> None:
     ]
     assert outcome.statistics.duplicates.near_in_several_splits == 1
     assert any("1 held-out images look like one in another split" in line for line in outcome.statistics.warnings)
+
+
+def test_more_looks_than_memory_takes_at_once_are_all_compared() -> None:
+    rng = np.random.default_rng(0)
+    looks = [base64.b64encode(rng.bytes(72)).decode() for _ in range(20_500)]
+    records = [
+        Record(
+            path=f"{split}/{n}", class_name="a", split=split, sha256=f"{n:062x}{len(split):02x}"[::-1], likeness=look
+        )
+        for split in ("test", "train")
+        for n, look in enumerate(looks)
+    ]
+    signatures = Signatures()
+    signatures.add(records)
+    found = find_repetitions(signatures, lambda: iter(records))
+    assert found.alike is not None
+    assert {leak.paths for leak in found.alike} == {(f"test/{n}", f"train/{n}") for n in range(len(looks))}
 
 
 def test_many_pictures_of_one_look_are_compared_within_bounds() -> None:

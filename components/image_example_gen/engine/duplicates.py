@@ -18,6 +18,9 @@ from trainer_module.features import TRAIN_SPLIT
 _MOST_COMPARED = 4_000_000
 # Of many pictures of one split that look the same, these are enough to say so.
 _COMPARED_OF_A_KIND = 20
+# Pairs of perceptual hashes whose images memory holds at the same time: some 100 MB, where each has a dozen of them.
+# More of them take another pass over the records, of four seconds for a million.
+_LOOKS_AT_ONCE = 20_000
 
 # Goes through all records when it is called, so that memory need not hold them.
 Records = Callable[[], Iterator[Record]]
@@ -50,13 +53,13 @@ class Repetitions:
     """
 
     copies: list[list[Record]]
-    alike: list[tuple[Record, Record]] | None
+    alike: list[Leak] | None
 
     @functools.cached_property
     def leaks(self) -> list[Leak]:
         """What lies in several splits."""
         straddling = [group for group in self.copies if len({record.split for record in group}) > 1]
-        return [_leak("exact", group) for group in straddling] + [_leak("near", pair) for pair in self.alike or ()]
+        return [_leak("exact", group) for group in straddling] + (self.alike or [])
 
 
 class Signatures:
@@ -100,7 +103,7 @@ class Signatures:
 def find_repetitions(signatures: Signatures, records: Records) -> Repetitions:
     """Finds images that are there more than once.
 
-    Memory holds the records of copies and of some that look the same.
+    Memory holds the records of copies, and for some time some of those that look the same.
 
     Args:
         signatures: of all images.
@@ -109,34 +112,50 @@ def find_repetitions(signatures: Signatures, records: Records) -> Repetitions:
     Returns:
         The exact copies, and the pictures in different splits that look the same.
     """
-    repeated, close_looks = signatures.repeated(), signatures.close_looks()
-    close = close_looks or []
-    wanted = {look for pair in close for look in pair}
+    close = signatures.close_looks()
+    copies = _copies(signatures.repeated(), records)
+    return Repetitions(copies, None if close is None else _alike(close, records))
+
+
+def _copies(repeated: set[int], records: Records) -> list[list[Record]]:
     copies: dict[str, list[Record]] = defaultdict(list)
-    looks: dict[int, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
-    for record in records() if repeated or wanted else ():
+    for record in records() if repeated else ():
         if _content(record) in repeated:
             copies[record.sha256].append(record)
+    groups = [sorted(group, key=_path) for group in copies.values() if len(group) > 1]
+    return sorted(groups, key=lambda group: group[0].path)
+
+
+def _alike(close: list[tuple[int, int]], records: Records) -> list[Leak]:
+    found: set[Leak] = set()
+    for start in range(0, len(close), _LOOKS_AT_ONCE):
+        some = close[start : start + _LOOKS_AT_ONCE]
+        looks = _of_looks({look for pair in some for look in pair}, records)
+        for look, other_look in some:
+            found.update(_near_leaks([*looks[look].values(), *looks[other_look].values()]))
+    return sorted(found, key=lambda leak: leak.paths)
+
+
+def _of_looks(wanted: set[int], records: Records) -> dict[int, dict[str, list[Record]]]:
+    """Returns the first images of each split, by path, that have these perceptual hashes."""
+    looks: dict[int, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in records():
         if record.likeness and (look := likeness.perceptual_hash(record.likeness)) in wanted:
             some = looks[look][record.split]
-            # The first ones by path, in whatever order they come.
+            # In whatever order they come.
             bisect.insort(some, record, key=_path)
             del some[_COMPARED_OF_A_KIND:]
-    groups = [sorted(group, key=_path) for group in copies.values() if len(group) > 1]
-    groups.sort(key=lambda group: group[0].path)
-    return Repetitions(groups, None if close_looks is None else _alike(close, looks))
+    return looks
 
 
-def _alike(close: Iterable[tuple[int, int]], looks: dict[int, dict[str, list[Record]]]) -> list[tuple[Record, Record]]:
-    pairs: set[tuple[Record, Record]] = set()
-    for look, other_look in close:
-        both = {record.path: record for at in (look, other_look) for some in looks[at].values() for record in some}
-        # Of several that are alike, one to train on is the one that matters.
-        records = sorted(both.values(), key=lambda record: (record.split != TRAIN_SPLIT, record.path))
-        for held_out in records:
-            if held_out.split != TRAIN_SPLIT and (twin := _twin(held_out, records)):
-                pairs.add((held_out, twin) if held_out.path < twin.path else (twin, held_out))
-    return sorted(pairs, key=lambda pair: (pair[0].path, pair[1].path))
+def _near_leaks(groups: Iterable[list[Record]]) -> Iterator[Leak]:
+    """Returns each held-out image with one of another split, where there is one that looks the same."""
+    both = {record.path: record for group in groups for record in group}
+    # Of several that are alike, one to train on is the one that matters.
+    records = sorted(both.values(), key=lambda record: (record.split != TRAIN_SPLIT, record.path))
+    for held_out in records:
+        if held_out.split != TRAIN_SPLIT and (twin := _twin(held_out, records)):
+            yield _leak("near", sorted((held_out, twin), key=_path))
 
 
 def _twin(image: Record, others: Iterable[Record]) -> Record | None:

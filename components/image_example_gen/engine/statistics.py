@@ -209,7 +209,7 @@ def _repetition_warnings(repetitions: Repetitions, conflicting: Sequence[Sequenc
     if repetitions.alike is None:
         warnings.append("too many images to look for near-duplicates; only exact copies were looked for")
     elif repetitions.alike:
-        first = _names([record.path for record in repetitions.alike[0]])
+        first = _names(repetitions.alike[0].paths)
         warnings.append(
             f"{len(repetitions.alike)} held-out images look like one in another split (re-encoded, scaled or slightly "
             f"changed), so figures on held-out images may come out too good; first: {first}"
