@@ -9,7 +9,7 @@ import uvicorn
 from kserve.protocol.rest.server import _RefreshingServer
 from typing_extensions import override
 
-from serving.connection_counts import SharedListener
+from serving.worker_states import OneOfSeveral
 
 # A worker leaves the next connection to one that has fewer, but not for longer: that one may be busy.
 _LONGEST_PAUSE_S: Final = 0.005
@@ -24,17 +24,17 @@ class SharingServer(_RefreshingServer):
     kernel divides connections by a hash of their addresses, and so at random.
     """
 
-    def __init__(self, config: uvicorn.Config, shared: SharedListener) -> None:
+    def __init__(self, config: uvicorn.Config, place: OneOfSeveral) -> None:
         """Makes the server.
 
         Args:
             config: uvicorn's configuration.
-            shared: Where the connections come from.
+            place: Where the connections come from, and who else takes them.
         """
         super().__init__(config)
-        self._listener = shared.listener
-        self._counts = shared.counts
-        self._worker = shared.worker
+        self._listener = place.listener
+        self._states = place.states
+        self._number = place.number
         self._accepting: asyncio.Task[None] | None = None
         self._connecting: set[asyncio.Task[object]] = set()
 
@@ -67,11 +67,11 @@ class SharingServer(_RefreshingServer):
 
     async def _wait_for_others(self) -> None:
         give_up = time.monotonic() + _LONGEST_PAUSE_S
-        while self._counts.has_most(self._worker) and time.monotonic() < give_up:
+        while self._states.has_most_connections(self._number) and time.monotonic() < give_up:
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     def _count(self) -> None:
-        self._counts.write(self._worker, len(self.server_state.connections) + len(self._connecting))
+        self._states.write_connections(self._number, len(self.server_state.connections) + len(self._connecting))
 
     def _make_protocol(self) -> asyncio.Protocol:
         return self.config.http_protocol_class(

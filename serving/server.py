@@ -16,9 +16,9 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from serving.connection_counts import ConnectionCounts, SharedListener
 from serving.errors import ServingError
 from serving.options import ServerOptions
+from serving.worker_states import OneOfSeveral, WorkerStates
 
 API_KEY_VARIABLE: Final = "TRIMLINE_API_KEY"
 # Read by prometheus_client when it is imported, which is why this module imports nothing that imports it.
@@ -28,6 +28,8 @@ _SHARED_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
 _EARLY_S = 5.0
 _MOST_EARLY_DEATHS = 5
 _LONGEST_PAUSE_S = 10
+# Beyond the time that a request may take, a worker may get no processor for so long before it counts as stuck.
+_STARVED_S = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +73,10 @@ class _Workers:
         self._worker = _import_worker()
         # Bound once and for all workers, which listen as soon as they can answer.
         self._listener = self._worker.bind(options.host, options.port)
-        self._counts = ConnectionCounts(options.workers)
+        self._states = WorkerStates(options.workers)
         self._arguments = (out, options, api_key)
         self._grace_s = options.grace_s
+        self._longest_unable_s = options.timeout_s + _STARVED_S
         self._processes: dict[ForkProcess, _Running] = {}
         self._count = options.workers
         self._complaints, self._complain = multiprocessing.Pipe(duplex=False)
@@ -96,6 +99,7 @@ class _Workers:
                 # Without any process it returns at once.
                 wait([process.sentinel for process in self._processes], timeout=0.5)
                 time.sleep(0.01)
+                self._kill_stuck()
                 self._bury()
         finally:
             self._end()
@@ -105,12 +109,21 @@ class _Workers:
 
     def _start(self) -> None:
         number = min(set(range(self._count)) - {running.number for running in self._processes.values()})
-        shared = SharedListener(self._listener, self._counts, number)
+        place = OneOfSeveral(self._listener, self._states, number)
         process = multiprocessing.get_context("fork").Process(
-            target=_run_worker, args=(self._worker, self._complain, *self._arguments, shared)
+            target=_run_worker, args=(self._worker, self._complain, *self._arguments, place)
         )
         process.start()
         self._processes[process] = _Running(number, time.monotonic())
+
+    def _kill_stuck(self) -> None:
+        for process, running in self._processes.items():
+            unable_s = self._states.unable_for(running.number)
+            if unable_s > self._longest_unable_s and process.is_alive():
+                logger.error("the model of worker %d has not answered for %.0f s: killing it", process.pid, unable_s)
+                # What hangs cannot end by itself.
+                process.kill()
+                process.join()
 
     def _bury(self) -> None:
         from prometheus_client.multiprocess import mark_process_dead
@@ -119,7 +132,7 @@ class _Workers:
             if process.is_alive():
                 continue
             del self._processes[process]
-            self._counts.forget(running.number)
+            self._states.forget(running.number)
             mark_process_dead(process.pid)
             if not self._stopping:
                 self._replace(process, time.monotonic() - running.started)

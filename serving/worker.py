@@ -17,7 +17,6 @@ from kserve.utils.utils import cpu_count
 from serving import metrics
 from serving.acceptor import SharingServer
 from serving.app import build_app
-from serving.connection_counts import SharedListener
 from serving.connections import LimitedProtocol
 from serving.guard import App
 from serving.inference import Inference
@@ -26,11 +25,13 @@ from serving.model import EdgeModel
 from serving.options import ServerOptions
 from serving.rpc import build_grpc_server
 from serving.versions import CANARY, STABLE, ServedVersions
+from serving.worker_states import OneOfSeveral
 
 logger = logging.getLogger(__name__)
 
 # KServe's own value: longer than proxies keep an idle connection.
 _KEEP_ALIVE_S = 65
+_TELL_S = 1.0
 
 
 class _RestServer(RESTServer):
@@ -40,7 +41,7 @@ class _RestServer(RESTServer):
     """
 
     def __init__(
-        self, app: App, options: ServerOptions, source: socket.socket | SharedListener, server: ModelServer
+        self, app: App, options: ServerOptions, source: socket.socket | OneOfSeveral, server: ModelServer
     ) -> None:
         super().__init__(
             "kserve.model_server:app",
@@ -56,7 +57,7 @@ class _RestServer(RESTServer):
         self._timeout_s = options.timeout_s
         # Alone, a worker accepts whatever comes.
         self._sockets = [source] if isinstance(source, socket.socket) else None
-        if isinstance(source, SharedListener):
+        if isinstance(source, OneOfSeveral):
             self._server = SharingServer(self.config, source)
 
     def create_application(self) -> None:
@@ -81,13 +82,13 @@ class EdgeModelServer(ModelServer):
         address: The address it listens on.
     """
 
-    def __init__(self, inference: Inference, api_key: str | None, source: socket.socket | SharedListener) -> None:
+    def __init__(self, inference: Inference, api_key: str | None, source: socket.socket | OneOfSeveral) -> None:
         """Makes the server.
 
         Args:
             inference: Answers the requests.
             api_key: What requests must bring; None lets all in.
-            source: The bound socket, or what several workers take their connections from.
+            source: The bound socket, or the place among several workers.
 
         Raises:
             ServingError: gRPC cannot be served.
@@ -105,6 +106,7 @@ class EdgeModelServer(ModelServer):
         listener = source if isinstance(source, socket.socket) else source.listener
         self.address: str = listener.getsockname()[0]
         self._inference = inference
+        self._place = source if isinstance(source, OneOfSeveral) else None
         self._api_key = api_key
         self._rest_server = _RestServer(build_app(inference, api_key), options, source, self)
 
@@ -126,9 +128,10 @@ class EdgeModelServer(ModelServer):
         rpc = build_grpc_server(self.dataplane, options, self._api_key) if options.grpc_port is not None else None
         if rpc:
             await rpc.start()
-        watch = asyncio.create_task(self._watch())
+        tasks = [asyncio.create_task(self._watch()), asyncio.create_task(self._tell_able())]
         await self._rest_server.start()
-        watch.cancel()
+        for task in tasks:
+            task.cancel()
         if rpc:
             await rpc.stop(options.grace_s)
 
@@ -144,8 +147,15 @@ class EdgeModelServer(ModelServer):
             except Exception:
                 logger.exception("looking for versions failed")
 
+    async def _tell_able(self) -> None:
+        """Lets the supervisor know for as long as the model can answer."""
+        while self._place:
+            if await self._inference.is_ready():
+                self._place.states.note_able(self._place.number)
+            await asyncio.sleep(_TELL_S)
 
-def run_worker(out: Path, options: ServerOptions, api_key: str | None, shared: SharedListener | None = None) -> None:
+
+def run_worker(out: Path, options: ServerOptions, api_key: str | None, place: OneOfSeveral | None = None) -> None:
     """Serves in this process until SIGINT or SIGTERM.
 
     The models are loaded and have run before the port is opened.
@@ -154,7 +164,7 @@ def run_worker(out: Path, options: ServerOptions, api_key: str | None, shared: S
         out: A run's output folder, its folder of versions, or one bundle.
         options: How to serve.
         api_key: What requests must bring; None lets all in.
-        shared: What all workers take their connections from; None where there is only this one.
+        place: Its place among several workers; None where there is only this one.
 
     Raises:
         ServingError: No version can be loaded, or an address cannot be listened on.
@@ -168,7 +178,7 @@ def run_worker(out: Path, options: ServerOptions, api_key: str | None, shared: S
     # Each interpreter computes with one thread; more of them would only fight for the same processors.
     threads = max(1, cpu_count() // options.workers)
     inference = Inference(ServedVersions(out, options, threads), options, threads)
-    server = EdgeModelServer(inference, api_key, shared or bind(options.host, options.port))
+    server = EdgeModelServer(inference, api_key, place or bind(options.host, options.port))
     served = ", ".join(str(version.number) for version in inference.versions.served)
     if api_key is None and not ipaddress.ip_address(server.address).is_loopback:
         logger.warning("whoever reaches %s can ask for predictions: set serving.api_key_file", options.host)

@@ -31,6 +31,21 @@ if __name__ == "__main__":
     serve(Path(sys.argv[1]), ServerOptions.model_validate_json(sys.argv[2]))
 """
 
+SECRET = "the payload of nobody's business"  # noqa: S105
+# The model fails as soon as a file of this name stands in the server's temporary directory.
+BROKEN_MODEL = """
+import os, tempfile
+from ai_edge_litert.interpreter import Interpreter
+invoke = Interpreter.invoke
+def fail(self):
+    if os.path.exists(os.path.join(tempfile.gettempdir(), "broken")):
+        {failure}
+    return invoke(self)
+Interpreter.invoke = fail
+"""
+FAILING_MODEL = BROKEN_MODEL.format(failure=f'raise RuntimeError("{SECRET}")')
+HANGING_MODEL = BROKEN_MODEL.format(failure="import time; time.sleep(3600)")
+
 
 @dataclass(frozen=True)
 class RunningServer:

@@ -16,27 +16,12 @@ import pytest
 from edge_bundles import IMAGE_SIZE, LABELS
 from edge_images import encode
 from edge_requests import BINARY, b64, binary_infer, bytes_tensor, infer_body, probabilities_of
-from edge_servers import INFER, MODEL_NAME, PREDICT, RunningServer, run_server
+from edge_servers import FAILING_MODEL, HANGING_MODEL, INFER, MODEL_NAME, PREDICT, SECRET, RunningServer, run_server
 from PIL import Image
 
 from serving.errors import ServingError
 from serving.options import ServerOptions
 from serving.predictor import Predictor
-
-SECRET = "the payload of nobody's business"  # noqa: S105
-# The model fails as soon as a file of this name stands in the server's temporary directory.
-BROKEN_MODEL = """
-import os, tempfile
-from ai_edge_litert.interpreter import Interpreter
-invoke = Interpreter.invoke
-def fail(self):
-    if os.path.exists(os.path.join(tempfile.gettempdir(), "broken")):
-        {failure}
-    return invoke(self)
-Interpreter.invoke = fail
-"""
-FAILING_MODEL = BROKEN_MODEL.format(failure=f'raise RuntimeError("{SECRET}")')
-HANGING_MODEL = BROKEN_MODEL.format(failure="import time; time.sleep(3600)")
 
 
 def _listening(process: psutil.Process) -> set[str]:

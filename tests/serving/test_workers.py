@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from edge_servers import PREDICT, RunningServer, run_server
+from edge_servers import HANGING_MODEL, PREDICT, RunningServer, run_server
 
 pytestmark = pytest.mark.component  # Starts several servers.
 
@@ -53,6 +53,22 @@ def test_a_killed_worker_is_back_within_two_seconds(uint8_bundle: Path, tmp_path
         assert time.monotonic() - killed < 8
         assert {response.status_code for response in _asked_of_all(running, files)} == {200}
     assert "starting another" in running.log.read_text()
+
+
+def test_workers_whose_models_hang_are_replaced(uint8_bundle: Path, tmp_path: Path, files: list[bytes]) -> None:
+    environment = {"TMPDIR": str(tmp_path)}
+    with run_server(
+        uint8_bundle, tmp_path / "log.txt", fault=HANGING_MODEL, environment=environment, workers=2, timeout_s=1
+    ) as running:
+        _wait_for_starts(running, 2)
+        (tmp_path / "broken").touch()
+        # Each worker asks its model every second, and gets stuck.
+        time.sleep(3)
+        assert httpx.get(f"{running.url}/v2/health/ready", trust_env=False).status_code == 503
+        (tmp_path / "broken").unlink()
+        _wait_for_starts(running, 4)
+        assert {response.status_code for response in _asked_of_all(running, files)} == {200}
+    assert running.log.read_text().count("killing it") == 2
 
 
 def test_connections_are_divided_evenly(uint8_bundle: Path, tmp_path: Path) -> None:
