@@ -3,9 +3,9 @@
     python -m benchmarks.growth DATA [--images N ...] [--workers N ...] [--set KEY=VALUE ...]
 
 DATA is a class-per-folder tree of JPEGs. For each number of images, makes a tree of that many: copies of DATA's, each
-with a comment of its own, so that no two files are the same. Prints the seconds that passed and those that processors
-worked, which a busy machine does not change much (start-up included), the largest resident memory of all processes
-together, and the seconds of each component.
+with a comment of its own, so that no two files are the same. Prints the seconds that passed, start-up included; for one
+worker those that processors worked, which a busy machine does not change much (several are not this process's to ask);
+the largest resident memory of all processes together; and the seconds of each component.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def _measure(workspace: Workspace, assignments: tuple[str, ...], count: int, wor
     work = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     metadata = Metadata(workspace.metadata_file)
     components = "  ".join(f"{run.name} {run.seconds:.1f}" for run in metadata.components(metadata.runs()[-1]))
+    worked = f"{work:.1f} s of processors, {1000 * work / count:.2f} ms each  " if workers == 1 else ""
     sys.stdout.write(
-        f"{count:8,} images  {workers} workers  {seconds:7.1f} s  {work:7.1f} s of processors, "
-        f"{1000 * work / count:.2f} ms each  {memory / 2**30:5.2f} GiB  ({components})\n"
+        f"{count:8,} images  {workers} workers  {seconds:7.1f} s  {worked}{memory / 2**30:5.2f} GiB  ({components})\n"
     )
     sys.stdout.flush()
 
