@@ -24,15 +24,16 @@ class SharingServer(_RefreshingServer):
     kernel divides connections by a hash of their addresses, and so at random.
     """
 
-    def __init__(self, config: uvicorn.Config, place: OneOfSeveral) -> None:
+    def __init__(self, config: uvicorn.Config, listener: socket.socket, place: OneOfSeveral) -> None:
         """Makes the server.
 
         Args:
             config: uvicorn's configuration.
-            place: Where the connections come from, and who else takes them.
+            listener: The bound socket, which all workers have.
+            place: Its place among them.
         """
         super().__init__(config)
-        self._listener = place.listener
+        self._listener = listener
         self._states = place.states
         self._number = place.number
         self._accepting: asyncio.Task[None] | None = None

@@ -143,9 +143,15 @@ def _stand_in_lists(codes: NDArray[np.uint8], ends: NDArray[np.intp], digits: in
     comma = b", " if codes[ends.flat[0] + 2] == _codes_of(b" ") else b","
     # How many lists end, and others begin, behind the numbers in each of these places. Red and green by themselves:
     # NumPy takes its time over an axis of two. The very last number is left out.
-    places = ((0, np.s_[..., 0]), (0, np.s_[..., 1]), (1, np.s_[..., :-1, 2]), (2, np.s_[:, :-1, -1, 2]))
+    places = (
+        (0, np.s_[..., 0]),
+        (0, np.s_[..., 1]),
+        (1, np.s_[..., :-1, 2]),
+        (2, np.s_[:, :-1, -1, 2]),
+        (3, np.s_[:-1, -1, -1, 2]),
+    )
     length = digits
-    for closed, place in (*places, (3, np.s_[:-1, -1, -1, 2])):
+    for closed, place in places:
         between = b"]" * closed + comma + b"[" * closed
         if not _all_followed_by(codes, ends[place], between):
             return False

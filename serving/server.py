@@ -74,7 +74,7 @@ class _Workers:
         # Bound once and for all workers, which listen as soon as they can answer.
         self._listener = self._worker.bind(options.host, options.port)
         self._states = WorkerStates(options.workers)
-        self._arguments = (out, options, api_key)
+        self._arguments = (out, options, api_key, self._listener)
         self._grace_s = options.grace_s
         self._longest_unable_s = options.timeout_s + _STARVED_S
         self._processes: dict[ForkProcess, _Running] = {}
@@ -109,7 +109,7 @@ class _Workers:
 
     def _start(self) -> None:
         number = min(set(range(self._count)) - {running.number for running in self._processes.values()})
-        place = OneOfSeveral(self._listener, self._states, number)
+        place = OneOfSeveral(self._states, number)
         process = multiprocessing.get_context("fork").Process(
             target=_run_worker, args=(self._worker, self._complain, *self._arguments, place)
         )

@@ -41,7 +41,12 @@ class _RestServer(RESTServer):
     """
 
     def __init__(
-        self, app: App, options: ServerOptions, source: socket.socket | OneOfSeveral, server: ModelServer
+        self,
+        app: App,
+        options: ServerOptions,
+        listener: socket.socket,
+        place: OneOfSeveral | None,
+        server: ModelServer,
     ) -> None:
         super().__init__(
             "kserve.model_server:app",
@@ -56,9 +61,9 @@ class _RestServer(RESTServer):
         self._app = app
         self._timeout_s = options.timeout_s
         # Alone, a worker accepts whatever comes.
-        self._sockets = [source] if isinstance(source, socket.socket) else None
-        if isinstance(source, OneOfSeveral):
-            self._server = SharingServer(self.config, source)
+        self._sockets = None if place else [listener]
+        if place:
+            self._server = SharingServer(self.config, listener, place)
 
     def create_application(self) -> None:
         """Puts our application and connections into the configuration, which uvicorn reads only when it starts."""
@@ -82,13 +87,16 @@ class EdgeModelServer(ModelServer):
         address: The address it listens on.
     """
 
-    def __init__(self, inference: Inference, api_key: str | None, source: socket.socket | OneOfSeveral) -> None:
+    def __init__(
+        self, inference: Inference, api_key: str | None, listener: socket.socket, place: OneOfSeveral | None
+    ) -> None:
         """Makes the server.
 
         Args:
             inference: Answers the requests.
             api_key: What requests must bring; None lets all in.
-            source: The bound socket, or the place among several workers.
+            listener: The bound socket.
+            place: Its place among several workers; None where there is only this one.
 
         Raises:
             ServingError: gRPC cannot be served.
@@ -103,12 +111,11 @@ class EdgeModelServer(ModelServer):
         )
         configure_logging()
         self.register_model(EdgeModel(inference))
-        listener = source if isinstance(source, socket.socket) else source.listener
         self.address: str = listener.getsockname()[0]
         self._inference = inference
-        self._place = source if isinstance(source, OneOfSeveral) else None
+        self._place = place
         self._api_key = api_key
-        self._rest_server = _RestServer(build_app(inference, api_key), options, source, self)
+        self._rest_server = _RestServer(build_app(inference, api_key), options, listener, place, self)
 
     def run(self) -> None:
         """Serves until SIGINT or SIGTERM, and then until the requests that are running are answered."""
@@ -155,7 +162,13 @@ class EdgeModelServer(ModelServer):
             await asyncio.sleep(_TELL_S)
 
 
-def run_worker(out: Path, options: ServerOptions, api_key: str | None, place: OneOfSeveral | None = None) -> None:
+def run_worker(
+    out: Path,
+    options: ServerOptions,
+    api_key: str | None,
+    listener: socket.socket | None = None,
+    place: OneOfSeveral | None = None,
+) -> None:
     """Serves in this process until SIGINT or SIGTERM.
 
     The models are loaded and have run before the port is opened.
@@ -164,7 +177,8 @@ def run_worker(out: Path, options: ServerOptions, api_key: str | None, place: On
         out: A run's output folder, its folder of versions, or one bundle.
         options: How to serve.
         api_key: What requests must bring; None lets all in.
-        place: Its place among several workers; None where there is only this one.
+        listener: The bound socket that all workers share; None where there is only this one.
+        place: Its place among them; None where there is only this one.
 
     Raises:
         ServingError: No version can be loaded, or an address cannot be listened on.
@@ -178,7 +192,7 @@ def run_worker(out: Path, options: ServerOptions, api_key: str | None, place: On
     # Each interpreter computes with one thread; more of them would only fight for the same processors.
     threads = max(1, cpu_count() // options.workers)
     inference = Inference(ServedVersions(out, options, threads), options, threads)
-    server = EdgeModelServer(inference, api_key, place or bind(options.host, options.port))
+    server = EdgeModelServer(inference, api_key, listener or bind(options.host, options.port), place)
     served = ", ".join(str(version.number) for version in inference.versions.served)
     if api_key is None and not ipaddress.ip_address(server.address).is_loopback:
         logger.warning("whoever reaches %s can ask for predictions: set serving.api_key_file", options.host)

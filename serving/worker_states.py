@@ -1,7 +1,6 @@
 """What the workers of one server know of each other, in memory that they share."""
 
 import multiprocessing
-import socket
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -49,14 +48,12 @@ class WorkerStates:
 
 @dataclass(frozen=True)
 class OneOfSeveral:
-    """What a worker is given where there are several.
+    """A worker's place among several.
 
     Attributes:
-        listener: The bound socket that all of them take their connections from.
         states: Those of all workers.
         number: Number of this one.
     """
 
-    listener: socket.socket
     states: WorkerStates
     number: int

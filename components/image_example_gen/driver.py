@@ -9,7 +9,7 @@ from tfx.orchestration.portable import data_types
 from tfx.proto.orchestration import driver_output_pb2
 
 from components.image_example_gen import spec
-from components.image_example_gen.engine.listing import fingerprint, list_images
+from components.image_example_gen.engine.listing import list_images
 from trainer_module.errors import UserError
 
 
@@ -30,7 +30,7 @@ class Driver(base_driver.BaseDriver, portable_base_driver.BaseDriver):
         stands in for the fingerprint, as it equals no other.
         """
         try:
-            value = fingerprint(list_images(execution_info.exec_properties[spec.INPUT_BASE]))
+            value = list_images(execution_info.exec_properties[spec.INPUT_BASE]).fingerprint
         except UserError:
             value = f"unreadable at {time.time_ns()}"
         output = driver_output_pb2.DriverOutput()

@@ -14,8 +14,8 @@ from tfx.types import Artifact, artifact_utils
 
 from components.image_example_gen import spec
 from components.image_example_gen.engine import report, verdict
-from components.image_example_gen.engine.chunk_files import load_chunk, store_chunk
-from components.image_example_gen.engine.listing import Overview, list_images, overview
+from components.image_example_gen.engine.chunk_files import load_chunk, store_chunks
+from components.image_example_gen.engine.listing import Overview, list_images
 from components.image_example_gen.engine.settings import IngestSettings
 from components.image_example_gen.engine.shards import plan_chunks, write_shard
 from components.image_example_gen.engine.statistics import summarise
@@ -48,19 +48,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 wrapped in others.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
-        settings = _settings(exec_properties)
         examples = artifact_utils.get_single_instance(output_dict[spec.EXAMPLES])
         report_uri = artifact_utils.get_single_instance(output_dict[spec.REPORT]).uri
-        listing = list_images(exec_properties[spec.INPUT_BASE])
-        seen = overview(listing)
-        _check_unchanged(seen, exec_properties.get(spec.FINGERPRINT))
-
-        _describe(examples, seen.fingerprint)
-        split_uris = {split: artifact_utils.get_split_uri([examples], split) for split in SPLITS}
+        settings = _settings(exec_properties)
         plan = tf.io.gfile.join(report_uri, _PLAN_FOLDER)
-        chunks = [store_chunk(chunk, plan) for chunk in plan_chunks(listing, settings, split_uris)]
-        # From here on, what there is of millions of files lies on disk.
-        del listing
+
+        seen, chunks = _plan(exec_properties, settings, examples, plan)
         self._write_shards(chunks, report_uri)
         tf.io.gfile.rmtree(plan)
 
@@ -95,6 +88,17 @@ def _settings(exec_properties: dict[str, Any]) -> IngestSettings:
         max_quarantined=exec_properties[spec.MAX_QUARANTINED],
         shards=exec_properties.get(spec.SHARDS),
     )
+
+
+def _plan(
+    exec_properties: dict[str, Any], settings: IngestSettings, examples: Artifact, folder: str
+) -> tuple[Overview, list[str]]:
+    """Returns what was seen, and the files that say what is to be written; millions of names stay on disk, in those."""
+    listing = list_images(exec_properties[spec.INPUT_BASE])
+    _check_unchanged(listing, exec_properties.get(spec.FINGERPRINT))
+    _describe(examples, listing.fingerprint)
+    split_uris = {split: artifact_utils.get_split_uri([examples], split) for split in SPLITS}
+    return listing.overview(), store_chunks(plan_chunks(listing, settings, split_uris), folder)
 
 
 def _check_unchanged(seen: Overview, expected: str | None) -> None:

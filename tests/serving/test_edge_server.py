@@ -15,7 +15,7 @@ import psutil
 import pytest
 from edge_bundles import IMAGE_SIZE, LABELS
 from edge_images import encode
-from edge_requests import BINARY, b64, binary_infer, bytes_tensor, infer_body, probabilities_of
+from edge_requests import b64, binary_infer, bytes_tensor, infer_body, probabilities_of
 from edge_servers import FAILING_MODEL, HANGING_MODEL, INFER, MODEL_NAME, PREDICT, SECRET, RunningServer, run_server
 from PIL import Image
 
@@ -121,11 +121,7 @@ def _large_photos() -> dict[str, Any]:
 
 def _a_bomb_that_looks_like_pixels() -> dict[str, Any]:
     bomb = encode(Image.new("1", (9000, 9000)), "PNG")
-    tensor = {"name": "images", "datatype": "BYTES", "shape": [1]}
-    parameters = {"binary_data_size": len(bomb), "datatype": "UINT8"}
-    header = json.dumps({"inputs": [tensor | {"parameters": parameters}]}).encode()
-    headers = {"content-type": BINARY, "inference-header-content-length": str(len(header))}
-    return {"url": INFER, "content": header + bomb, "headers": headers}
+    return {"url": INFER, **binary_infer("BYTES", [1], bomb, parameters={"datatype": "UINT8"})}
 
 
 @pytest.mark.parametrize("request_of", [_large_photos, _a_bomb_that_looks_like_pixels])

@@ -11,15 +11,15 @@ IN_PROCESS = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner
 
 
 def test_the_default_runs_in_this_process_and_needs_no_network() -> None:
-    runner, *others = beam_arguments(BeamSettings())
-    assert runner == IN_PROCESS
-    assert not any(flag.startswith("--direct") for flag in others)
+    assert beam_arguments(BeamSettings()) == [IN_PROCESS, "--sdk_container_image=none"]
 
 
 def test_several_processes_of_this_machine() -> None:
-    flags = beam_arguments(BeamSettings(workers=4))
-    assert flags[0] == "--runner=pipeline.beam_processes.MultiProcessRunner"
-    assert "--direct_num_workers=4" in flags
+    assert beam_arguments(BeamSettings(workers=4)) == [
+        "--runner=pipeline.beam_processes.MultiProcessRunner",
+        "--direct_num_workers=4",
+        "--sdk_container_image=none",
+    ]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance
 
 from components.image_example_gen.engine import likeness
 from components.image_example_gen.engine.duplicates import Leak, Signatures, find_repetitions
-from components.image_example_gen.engine.listing import list_images, overview
+from components.image_example_gen.engine.listing import list_images
 from components.image_example_gen.engine.settings import IngestSettings
 from components.image_example_gen.engine.shard_summary import Record
 from components.image_example_gen.engine.shards import plan_chunks, read_chunk
@@ -83,7 +83,7 @@ def test_close_hashes_are_found_as_by_comparing_all() -> None:
 def summarised(root: Path) -> Outcome:
     listing = list_images(root)
     summaries = [read_chunk(chunk) for chunk in plan_chunks(listing, IngestSettings(), {})]
-    return summarise(overview(listing), lambda: iter(summaries))
+    return summarise(listing.overview(), lambda: iter(summaries))
 
 
 def test_leaks_between_splits_are_reported(tmp_path: Path) -> None:

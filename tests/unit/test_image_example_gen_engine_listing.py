@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from components.image_example_gen.engine.listing import fingerprint, list_images
+from components.image_example_gen.engine.listing import list_images
 from tests.image_files import jpeg, picture, write, write_tree
 from trainer_module.errors import UserError
 
@@ -210,17 +210,17 @@ def test_an_unreadable_data_folder_stops_the_run() -> None:
 
 def test_the_fingerprint_changes_with_any_file_and_stays_otherwise(tmp_path: Path) -> None:
     write_tree(tmp_path, {"a": 2, "b": 1})
-    seen = [fingerprint(list_images(tmp_path))]
-    assert fingerprint(list_images(tmp_path)) == seen[0]
+    seen = [list_images(tmp_path).fingerprint]
+    assert list_images(tmp_path).fingerprint == seen[0]
 
     os.utime(tmp_path / "a" / "000.jpg", ns=(1, 1))
-    seen.append(fingerprint(list_images(tmp_path)))
+    seen.append(list_images(tmp_path).fingerprint)
     status = (tmp_path / "a" / "000.jpg").stat()
     write(tmp_path / "a" / "000.jpg", b"longer" * 1000)
     os.utime(tmp_path / "a" / "000.jpg", ns=(status.st_atime_ns, status.st_mtime_ns))
-    seen.append(fingerprint(list_images(tmp_path)))
+    seen.append(list_images(tmp_path).fingerprint)
     (tmp_path / "a" / "001.jpg").rename(tmp_path / "b" / "001.jpg")
-    seen.append(fingerprint(list_images(tmp_path)))
+    seen.append(list_images(tmp_path).fingerprint)
     (tmp_path / "b" / "001.jpg").unlink()
-    seen.append(fingerprint(list_images(tmp_path)))
+    seen.append(list_images(tmp_path).fingerprint)
     assert len(set(seen)) == len(seen)

@@ -12,8 +12,8 @@ import tensorflow as tf
 from apache_beam.testing.util import assert_that, equal_to
 
 from components.image_example_gen.engine import report, verdict
-from components.image_example_gen.engine.chunk_files import load_chunk, store_chunk
-from components.image_example_gen.engine.listing import list_images, overview
+from components.image_example_gen.engine.chunk_files import load_chunk, store_chunks
+from components.image_example_gen.engine.listing import list_images
 from components.image_example_gen.engine.quarantine import Quarantined
 from components.image_example_gen.engine.settings import IngestSettings
 from components.image_example_gen.engine.shards import plan_chunks, write_shard
@@ -29,7 +29,7 @@ def ingest_all(root: Path, out: Path, **settings: float) -> Outcome:
     listing = list_images(root)
     uris = {split: str(out / f"Split-{split}") for split in SPLITS}
     summaries = [write_shard(chunk) for chunk in plan_chunks(listing, IngestSettings(**settings), uris)]
-    return summarise(overview(listing), lambda: iter(summaries))
+    return summarise(listing.overview(), lambda: iter(summaries))
 
 
 def ingest(root: Path, out: Path, **settings: float) -> tuple[IngestStatistics, list[Quarantined]]:
@@ -127,7 +127,7 @@ def test_a_chunk_is_the_same_after_a_file(tmp_path: Path) -> None:
     write(root / os.fsdecode(b"a/latin-\xe9\n.jpg"), jpeg(picture(seed=500)))
     chunks = plan_chunks(list_images(root), IngestSettings(shards=2), {split: split for split in SPLITS})
     assert chunks[0].rule.moves
-    paths = [store_chunk(chunk, str(tmp_path / "plan")) for chunk in chunks]
+    paths = store_chunks(chunks, str(tmp_path / "plan"))
     assert [load_chunk(path) for path in paths] == chunks
 
 

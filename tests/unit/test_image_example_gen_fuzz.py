@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from components.image_example_gen.engine.decoding import LoadedImage, Rejected, load_image
-from components.image_example_gen.engine.listing import list_images, overview
+from components.image_example_gen.engine.listing import list_images
 from components.image_example_gen.engine.settings import IngestSettings
 from components.image_example_gen.engine.shards import plan_chunks, read_chunk
 from components.image_example_gen.engine.statistics import summarise
@@ -109,7 +109,7 @@ def test_any_folder(tree: list[tuple[list[bytes], bytes, bytes, bytes]]) -> None
             return
         chunks = plan_chunks(listing, IngestSettings(), {})
         summaries = [read_chunk(chunk) for chunk in chunks]
-        outcome = summarise(overview(listing), lambda: iter(summaries))
+        outcome = summarise(listing.overview(), lambda: iter(summaries))
     images = outcome.statistics.images
     assert images.read == images.used + images.quarantined
     hidden = sum(any(part.startswith(b".") or part == b"Thumbs.db" for part in folders) for folders, *_ in tree)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.image_example_gen.engine import report, verdict
-from components.image_example_gen.engine.listing import list_images, overview
+from components.image_example_gen.engine.listing import list_images
 from components.image_example_gen.engine.settings import IngestSettings
 from components.image_example_gen.engine.shards import plan_chunks, read_chunk
 from components.image_example_gen.engine.statistics import Outcome, summarise
@@ -48,7 +48,7 @@ def check(root: Path, settings: IngestSettings, progress: Callable[[int, int], N
                 file.write(read_chunk(chunk).model_dump_json() + "\n")
                 read += len(chunk.files)
                 progress(read, len(listing.files))
-        outcome = summarise(overview(listing), lambda: report.read_summaries(folder))
+        outcome = summarise(listing.overview(), lambda: report.read_summaries(folder))
     try:
         verdict.check(outcome.statistics, outcome.quarantined, settings.max_quarantined)
     except UserError as error:

@@ -88,7 +88,7 @@ class Signatures:
 
         None where there are too many images to compare.
         """
-        if len(self._looks) > _MOST_COMPARED:
+        if len(self._contents) > _MOST_COMPARED:
             return None
         unique, inverse = np.unique(np.asarray(self._looks), return_inverse=True)
         mask = np.zeros(len(unique), np.uint8)

@@ -7,7 +7,7 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 
 from components.image_example_gen.engine.quarantine import Quarantined, printable
@@ -56,13 +56,15 @@ class ImageFile:
 
 
 @dataclass(frozen=True)
-class Listing:
-    """Everything that was seen in a data folder.
+class Overview:
+    """What was seen in a data folder, without its files: those of a large folder take much memory.
 
     Attributes:
         root: absolute path of the data folder.
-        files: the files to read, ordered by the bytes of their paths.
-        quarantined: files that carry an image's extension but cannot be read, in the same order.
+        fingerprint: hex digest that changes whenever a file is added, removed, renamed or written. It covers relative
+            names, sizes and times of change, not contents: reading those would cost as much as ingest.
+        classes: names of the classes.
+        quarantined: files that carry an image's extension but cannot be read, ordered by the bytes of their paths.
         ignored: number of other files and folders passed over, by reason.
         empty_classes: names of the class folders without a file to read.
         shared_folders: names of the folders that every class folder holds; where there are some, they rather than the
@@ -70,7 +72,8 @@ class Listing:
     """
 
     root: Path
-    files: tuple[ImageFile, ...]
+    fingerprint: str
+    classes: tuple[str, ...]
     quarantined: tuple[Quarantined, ...]
     ignored: dict[str, int]
     empty_classes: tuple[str, ...]
@@ -78,26 +81,18 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Overview:
-    """What was seen in a data folder, without its files: those of a large folder take much memory.
+class Listing(Overview):
+    """Everything that was seen in a data folder.
 
     Attributes:
-        fingerprint: see `fingerprint`.
-        classes: names of the classes.
-        root: see `Listing`, as for the others.
-        quarantined: likewise.
-        ignored: likewise.
-        empty_classes: likewise.
-        shared_folders: likewise.
+        files: the files to read, ordered by the bytes of their paths.
     """
 
-    fingerprint: str
-    classes: tuple[str, ...]
-    root: Path
-    quarantined: tuple[Quarantined, ...]
-    ignored: dict[str, int]
-    empty_classes: tuple[str, ...]
-    shared_folders: tuple[str, ...]
+    files: tuple[ImageFile, ...]
+
+    def overview(self) -> Overview:
+        """Returns all but the files."""
+        return Overview(**{each.name: getattr(self, each.name) for each in fields(Overview)})
 
 
 @dataclass
@@ -145,10 +140,13 @@ def list_images(root: str | os.PathLike[str]) -> Listing:
     rejected = sorted(scan.rejected + strays, key=lambda item: os.fsencode(item[0]))
     classes = {file.class_name for file in files}
     folders = {_class_name(path.split("/")[-1], folder) for path in scan.folders if path.count("/") == depth - 1}
+    quarantined = tuple(Quarantined(path=printable(path), reason=reason) for path, reason in rejected)
     listing = Listing(
         root=folder,
+        fingerprint=_fingerprint(files, quarantined),
+        classes=tuple(sorted(classes)),
         files=tuple(files),
-        quarantined=tuple(Quarantined(path=printable(path), reason=reason) for path, reason in rejected),
+        quarantined=quarantined,
         ignored=dict(sorted(scan.ignored.items())),
         empty_classes=tuple(sorted(folders - classes)),
         shared_folders=_shared_folders(scan.folders, depth),
@@ -157,28 +155,11 @@ def list_images(root: str | os.PathLike[str]) -> Listing:
     return listing
 
 
-def overview(listing: Listing) -> Overview:
-    """Returns all but the files."""
-    return Overview(
-        fingerprint=fingerprint(listing),
-        classes=tuple(sorted({file.class_name for file in listing.files})),
-        root=listing.root,
-        quarantined=listing.quarantined,
-        ignored=listing.ignored,
-        empty_classes=listing.empty_classes,
-        shared_folders=listing.shared_folders,
-    )
-
-
-def fingerprint(listing: Listing) -> str:
-    """Returns a hex digest that changes whenever a file is added, removed, renamed or written.
-
-    It covers relative names, sizes and times of change, not contents: reading those would cost as much as ingest.
-    """
+def _fingerprint(files: Iterable[ImageFile], quarantined: Iterable[Quarantined]) -> str:
     digest = hashlib.sha256()
-    for file in listing.files:
+    for file in files:
         digest.update(os.fsencode(file.path) + f"\0{file.size}\0{file.mtime_ns}\0".encode())
-    for item in listing.quarantined:
+    for item in quarantined:
         digest.update(f"{item.path}\0{item.reason}\0".encode())
     return digest.hexdigest()
 
