@@ -57,6 +57,14 @@ def beam_arguments(settings: BeamSettings) -> list[str]:
     ]
 
 
+def prepare_workers(settings: BeamSettings) -> None:
+    """Has what workers of this machine need imported meanwhile, if there will be any."""
+    if settings.runner == "DirectRunner" and settings.workers > 1:
+        from pipeline import beam_processes
+
+        beam_processes.prepare()
+
+
 def _on_this_machine(workers: int) -> list[str]:
     if workers == 1:
         return [f"--runner={IN_PROCESS_RUNNER}", _NO_PACKAGE]

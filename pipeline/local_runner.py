@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.io import fileio
 
-from pipeline.beam import IN_PROCESS_RUNNER, beam_arguments
+from pipeline.beam import IN_PROCESS_RUNNER, beam_arguments, prepare_workers
 from pipeline.child import describe_failure, report_outcome
 from pipeline.metadata import Metadata
 from pipeline.workspace import Workspace
@@ -79,6 +79,7 @@ def run_pipeline(settings: PipelineSettings, workspace: Workspace, last_componen
 
     from pipeline.create_pipeline import create_pipeline
 
+    prepare_workers(settings.beam)
     # The orchestrator itself must run in this process. Beam's default runner would first try to download another one.
     StandardOptions.DEFAULT_RUNNER = IN_PROCESS_RUNNER
     pipeline = create_pipeline(

@@ -19,6 +19,8 @@ from components.image_example_gen.component import ImageExampleGen
 from components.image_example_gen.engine import report
 from components.image_example_gen.engine.settings import IngestSettings
 from components.image_example_gen.executor import Executor
+from pipeline.beam import beam_arguments
+from pipeline.config import BeamSettings
 from tests.image_files import jpeg, picture, write, write_tree
 from trainer_module import features
 from trainer_module.errors import UserError
@@ -111,9 +113,7 @@ def test_the_artifacts_tell_the_components_after_it_what_they_hold(data: Path, t
 
 def test_several_processes_write_what_one_writes(data: Path, tmp_path: Path) -> None:
     run(data, tmp_path / "one", shards=3)
-    run(
-        data, tmp_path / "two", shards=3, beam_args=("--direct_running_mode=multi_processing", "--direct_num_workers=2")
-    )
+    run(data, tmp_path / "two", shards=3, beam_args=tuple(beam_arguments(BeamSettings(workers=2))))
     written = [
         {path.relative_to(home): path.read_bytes() for path in home.rglob("*.gz")}
         for home in (tmp_path / "one", tmp_path / "two")
@@ -175,7 +175,7 @@ def test_the_executor_works_where_no_driver_has_run(data: Path, tmp_path: Path) 
     assert report.read_statistics(str(tmp_path / "report")).images.used == 25
     assert len(report.read_quarantined(str(tmp_path / "report"))) == 1
     (summary,) = report.read_summaries(str(tmp_path / "report"))
-    assert len(summary.records) == 25
+    assert len(list(summary.records)) == 25
     kinds = {path.name.partition(".")[0].partition("-")[0] for path in (tmp_path / "report").iterdir()}
     assert kinds == {"ingest", "quarantine", "leaks", "shards"}
 

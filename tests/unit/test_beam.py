@@ -1,6 +1,11 @@
 """Flags for Beam, by runner."""
 
+import os
+from pathlib import Path
+
+import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 from tfx.utils import dependency_utils
 
 from pipeline.beam import beam_arguments
@@ -20,6 +25,17 @@ def test_several_processes_of_this_machine() -> None:
         "--direct_num_workers=4",
         "--sdk_container_image=none",
     ]
+
+
+def test_processes_share_the_processors(tmp_path: Path) -> None:
+    available = len(os.sched_getaffinity(0))
+    flags = beam_arguments(BeamSettings(workers=available))
+    with beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
+        threads = pipeline | beam.Create(range(8)) | beam.Map(lambda _: os.environ["TF_NUM_INTRAOP_THREADS"])
+        threads | beam.io.WriteToText(f"{tmp_path}/threads", append_trailing_newlines=True)
+    written = [line for path in tmp_path.glob("threads*") for line in path.read_text().splitlines()]
+    assert written == ["1"] * 8
+    assert "TF_NUM_INTRAOP_THREADS" not in os.environ
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -276,4 +276,4 @@ def test_files_that_vanish_or_change_while_reading_are_quarantined(tmp_path: Pat
         "a/000.jpg": "changed while the data folder was read; run again when its files are at rest",
         "b/000.jpg": "cannot be read (No such file or directory)",
     }
-    assert len(summary.records) == 4
+    assert len(list(summary.records)) == 4

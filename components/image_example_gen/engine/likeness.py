@@ -10,6 +10,7 @@ from scipy.fft import dct
 # The perceptual hash of Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010): which of
 # the 8 x 8 lowest frequencies of a 32 x 32 picture are stronger than their median.
 _SAMPLED, _KEPT = 32, 8
+_HASH_DIGITS = 16
 _BASIS = dct(np.eye(_SAMPLED, dtype=np.float32), norm="ortho", axis=0)[:_KEPT]
 
 # Of CIFAR-10 photos that were re-encoded (quality 50 and 80), halved or enlarged, 99 % and more stay within these bits.
@@ -28,8 +29,8 @@ def describe(gray: Image.Image) -> str:
         gray: a picture of mode "L".
 
     Returns:
-        Base64 of 72 bytes: the 64-bit perceptual hash, then an 8 x 8 picture. Empty for an even surface, which nothing
-        can be told of.
+        The 64-bit perceptual hash in 16 hex digits, then an 8 x 8 picture in Base64. Empty for an even surface, which
+        nothing can be told of.
     """
     thumbnail = gray.resize((_KEPT, _KEPT), Image.Resampling.BOX)
     if np.asarray(thumbnail).std() < _LEAST_CONTRAST:
@@ -38,13 +39,12 @@ def describe(gray: Image.Image) -> str:
     strengths = (_BASIS @ levels @ _BASIS.T).ravel()
     # Without the first one, which is the mean brightness.
     bits = strengths > np.sort(strengths[1:])[(len(strengths) - 1) // 2]
-    return base64.b64encode(np.packbits(bits).tobytes() + thumbnail.tobytes()).decode()
+    return np.packbits(bits).tobytes().hex() + base64.b64encode(thumbnail.tobytes()).decode()
 
 
 def perceptual_hash(description: str) -> int:
     """Returns the perceptual hash in a description, a number of 64 bits."""
-    # Twelve characters hold the first nine bytes.
-    return int.from_bytes(base64.b64decode(description[:12])[:8])
+    return int(description[:_HASH_DIGITS], 16)
 
 
 def alike(one: str, other: str) -> bool:
@@ -92,6 +92,6 @@ def _ones(words: np.ndarray) -> np.ndarray:
 
 def _standardized(description: str) -> np.ndarray:
     """Returns the small picture with a mean of 0 and a length of 1: the product of two is how they correlate."""
-    levels = np.frombuffer(base64.b64decode(description)[8:], np.uint8).astype(np.float64)
+    levels = np.frombuffer(base64.b64decode(description[_HASH_DIGITS:]), np.uint8).astype(np.float64)
     levels -= levels.mean()
     return levels / np.sqrt(levels @ levels)

@@ -1,14 +1,14 @@
 """Finding the images, their classes and their splits in a folder."""
 
+import functools
 import hashlib
 import os
 import stat
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from components.image_example_gen.engine.quarantine import Quarantined, printable
 from trainer_module.errors import UserError
@@ -17,7 +17,7 @@ from trainer_module.features import TEST_SPLIT, TRAIN_SPLIT, VALIDATION_SPLIT
 _READABLE = ".jpg .jpeg .jpe .jfif .png .apng .gif .bmp .dib .tif .tiff .webp .avif .pbm .pgm .ppm .pnm .jp2 .j2k .jpx"
 # Other formats that people keep photos in: such files are quarantined, so that they do not go unnoticed.
 _OTHER = ".heic .heif .jxl .ico .icns .tga .psd .xcf .svg .eps .exr .hdr .raw .dng .cr2 .cr3 .nef .arw .orf .rw2"
-IMAGE_EXTENSIONS = frozenset(f"{_READABLE} {_OTHER}".split())
+IMAGE_EXTENSIONS = tuple(f"{_READABLE} {_OTHER}".split())
 
 _SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
 _SPLIT_OF_FOLDER = {
@@ -126,6 +126,8 @@ def list_images(root: str | os.PathLike[str]) -> Listing:
     scan = _scan(folder)
     depth = 2 if _has_split_folders(path for path, _, _ in scan.files) else 1
     files, strays = [], []
+    # Each name is looked at once, and held once.
+    class_name = functools.cache(functools.partial(_class_name, root=folder))
     # Emptied on the way, as there may be millions.
     while scan.files:
         path, size, mtime_ns = scan.files.pop()
@@ -134,12 +136,11 @@ def list_images(root: str | os.PathLike[str]) -> Listing:
             strays.append((path, _NO_CLASS))
             continue
         split = _SPLIT_OF_FOLDER[parts[0].casefold()] if depth == 2 else None
-        name = sys.intern(_class_name(parts[depth - 1], folder))
-        files.append(ImageFile(path, name, split, size, mtime_ns))
+        files.append(ImageFile(path, class_name(parts[depth - 1]), split, size, mtime_ns))
     files.sort(key=lambda file: os.fsencode(file.path))
     rejected = sorted(scan.rejected + strays, key=lambda item: os.fsencode(item[0]))
     classes = {file.class_name for file in files}
-    folders = {_class_name(path.split("/")[-1], folder) for path in scan.folders if path.count("/") == depth - 1}
+    folders = {class_name(path.split("/")[-1]) for path in scan.folders if path.count("/") == depth - 1}
     quarantined = tuple(Quarantined(path=printable(path), reason=reason) for path, reason in rejected)
     listing = Listing(
         root=folder,
@@ -205,7 +206,7 @@ def _note(entry: os.DirEntry[str], path: str, root: Path, scan: _Scan) -> bool:
         return True
     elif entry.is_symlink() and (root / path).is_dir():
         scan.rejected.append((path, "symbolic link to a folder, not followed"))
-    elif PurePosixPath(entry.name).suffix.lower() not in IMAGE_EXTENSIONS:
+    elif not entry.name.lower().endswith(IMAGE_EXTENSIONS):
         scan.ignored[_NO_IMAGE] += 1
     elif entry.is_symlink() and (fault := _link_fault(root, path)):
         scan.rejected.append((path, fault))

@@ -1,7 +1,8 @@
 """What became of the files of one shard."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from pydantic import BaseModel, Field
 
@@ -10,8 +11,7 @@ from components.image_example_gen.engine.quarantine import Quarantined
 
 
 # Not one of Pydantic's models: those take a kilobyte more of memory each.
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """Where one image went.
 
     Attributes:
@@ -33,7 +33,8 @@ class ShardSummary(BaseModel):
     """What became of the files of one shard; travels as a line of JSON.
 
     Attributes:
-        records: the images that were written.
+        columns: the images that were written: of each field of a `Record`, the values. Python's garbage collector
+            looks after every record that exists, and after no text.
         quarantined: the files that were not.
         widths: number of images by width in pixels, upright, before capping.
         heights: number of images by height in pixels, likewise.
@@ -41,16 +42,22 @@ class ShardSummary(BaseModel):
         stored: number of images by what is stored: "original" bytes, or a new "jpeg" or "png".
     """
 
-    records: list[Record] = Field(default_factory=list)
+    columns: list[list[str]] = Field(default_factory=lambda: [list[str]() for _ in Record._fields])
     quarantined: list[Quarantined] = Field(default_factory=list)
     widths: Counter[int] = Field(default_factory=Counter)
     heights: Counter[int] = Field(default_factory=Counter)
     brightness: float = 0.0
     stored: Counter[str] = Field(default_factory=Counter)
 
+    @property
+    def records(self) -> Iterator[Record]:
+        """The images that were written."""
+        return map(Record._make, zip(*self.columns, strict=True))
+
     def add(self, record: Record, image: LoadedImage) -> None:
         """Counts one written image."""
-        self.records.append(record)
+        for column, value in zip(self.columns, record, strict=True):
+            column.append(value)
         self.widths[image.source_width] += 1
         self.heights[image.source_height] += 1
         self.brightness += image.brightness

@@ -115,8 +115,9 @@ def _contents_of_small_classes(listing: Listing, rule: SplitRule) -> dict[str, d
     distributed = [file for file in listing.files if rule.distributes(file)]
     sizes = Counter(file.class_name for file in distributed)
     contents: dict[str, dict[str, Path]] = defaultdict(dict)
+    most = rule.largest_small_class()
     for file in distributed:
-        if sizes[file.class_name] <= rule.largest_small_class():
+        if sizes[file.class_name] <= most:
             path = listing.root / file.path
             data = read_bytes(path)
             if not isinstance(data, Rejected):
