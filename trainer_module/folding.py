@@ -24,9 +24,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     Returns:
         A new model that computes the same, up to rounding, in the same precision.
     """
-    if isinstance(model, keras.Sequential):
-        # The configuration of a sequential model says nothing of what flows where.
-        model = keras.Model(model.inputs, model.outputs, name=model.name)
+    model = functional(model)
     graph = _Graph(model)
     # First, because it may stand between a convolution and its normalisation.
     for layer in model.layers:
@@ -42,6 +40,11 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
         source, norm = model.get_layer(layer.name), norms.get(layer.name)
         layer.set_weights(source.get_weights() if norm is None else _folded_weights(source, norm))
     return folded
+
+
+def functional(model: keras.Model) -> keras.Model:
+    """Returns a model whose configuration says what flows where, which that of a sequential model does not."""
+    return keras.Model(model.inputs, model.outputs, name=model.name) if isinstance(model, keras.Sequential) else model
 
 
 class _Graph:

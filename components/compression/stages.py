@@ -14,6 +14,7 @@ from components.compression.kernels import Skipped, choose, copy_of, kernel, spa
 from components.compression.measurement import top1_accuracy
 from components.compression.quantization_aware import fake_quantized, float_weights
 from components.compression.search import Level, furthest
+from trainer_module.folding import fold_batch_norm, functional
 from trainer_module.progress import COMPRESSION, report
 
 if TYPE_CHECKING:
@@ -303,12 +304,13 @@ def _searched(
 
 
 def _channel_pruned(job: Job) -> Staged:
-    folded = _require(job.folded)
+    # With its batch normalisation, without which so much that is lost is not learned anew.
+    whole = functional(job.model)
     images, labels = job.calibration.images[:_SENSITIVITY_IMAGES], job.calibration.labels[:_SENSITIVITY_IMAGES]
-    narrow, changed = channel_pruning.remove_channels(folded, job.settings.channel_sparsity, images, labels)
-    before, after = map(channel_pruning.multiply_accumulates, (folded, narrow))
+    narrow, changed = channel_pruning.remove_channels(whole, job.settings.channel_sparsity, images, labels)
+    before, after = map(channel_pruning.multiply_accumulates, (whole, narrow))
     _tuned(job, narrow, "channel_pruned")
-    return Staged(narrow, {"multiply_accumulates": [before, after], "channels": changed})
+    return Staged(fold_batch_norm(narrow), {"multiply_accumulates": [before, after], "channels": changed})
 
 
 def _fits(job: Job, model: keras.Model) -> bool:
