@@ -17,10 +17,12 @@ from components.compression.kernels import has_kernel, is_depthwise, kernel
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# Vector units work on whole lanes, which XNNPACK's 8-bit kernels for AVX-512 make 16 outputs wide: three convolutions
-# of 24 channels instead of 32 were measured to save a network 3.4 of its 82 microseconds, with 16 channels 13.0. Below
-# that, what is saved are bytes and inputs of the next layer.
+# Vector units work on whole lanes, which XNNPACK's 8-bit kernels for AVX-512 make 16 outputs wide; below that, what is
+# saved are bytes and inputs of the next layer. And each tap of a kernel takes the time of so many inputs besides those
+# it has. Both from the latencies of `residual` with 24 choices of channels, 50 to 82 microseconds, which a time for
+# each input, tap, lane and position explains to 0.5 (root mean square; 2026-11-25, an AMD EPYC with AVX-512 VNNI).
 _LANE, _LEAST_LANE = 16, 8
+_TAP_IN_INPUTS = 12
 _GRADIENT_BATCH = 64
 _SMALLEST_PROBABILITY = 1e-7
 
@@ -31,9 +33,10 @@ def remove_channels(
     """Removes the channels that matter least to the loss, by vector lanes, until enough multiply-accumulates are gone.
 
     What a channel matters is the first-order Taylor estimate of what its removal adds to the loss (Molchanov et al.
-    2019, "Importance estimation for neural network pruning", https://arxiv.org/abs/1906.10771), per multiply-accumulate
-    saved, where those count that a vector unit does in vain. Channels that an addition joins go together, so shortcuts
-    stay what they are.
+    2019, "Importance estimation for neural network pruning", https://arxiv.org/abs/1906.10771), for the time that this
+    saves on a processor. It is estimated anew after each removal, with batch normalisations that know what is left (Li
+    et al. 2020, "EagleEye", https://arxiv.org/abs/2007.02491). Channels that an addition joins go together, so that
+    shortcuts stay what they are.
 
     Args:
         model: A functional classifier that is of known layers once it is folded.
@@ -47,9 +50,16 @@ def remove_channels(
     Raises:
         VariantError: The network has too few channels for that.
     """
-    groups = _groups(model)
-    kept = _least_important_removed(model, groups, _importances(model, groups, images, labels), share)
-    smaller = _rebuilt(model, groups, kept)
+    most = (1 - share) * multiply_accumulates(model)
+    smaller = model
+    while multiply_accumulates(smaller) > most:
+        smaller = _without_least_important(smaller, most, images, labels)
+        if smaller is None:
+            raise VariantError(
+                f"the network has too few channels to save {share:.0%} of its multiply-accumulates; lower "
+                "compression.channel_sparsity, or raise model.width"
+            )
+        _recalibrate(smaller, images)
     changed = {
         layer.name: layer.output_shape[-1]
         for layer in smaller.layers
@@ -127,43 +137,57 @@ def _importances(model: keras.Model, groups: _Groups, images: np.ndarray, labels
     return importances
 
 
-def _least_important_removed(
-    model: keras.Model, groups: _Groups, importances: dict[int, np.ndarray], share: float
-) -> dict[int, np.ndarray]:
-    """Chooses the channels that stay, as sorted indices by group."""
-    kept = {group: np.arange(size) for group, size in groups.sizes.items()}
-    most = (1 - share) * multiply_accumulates(model)
-    while _cost_of(model, groups, kept) > most:
-        choices = list(_choices(model, groups, importances, kept))
-        if not choices:
-            raise VariantError(
-                f"the network has too few channels to save {share:.0%} of its multiply-accumulates; lower "
-                "compression.channel_sparsity, or raise model.width"
-            )
-        _, group, remaining = min(choices, key=lambda choice: choice[0])
-        kept[group] = remaining
-    return kept
+@dataclasses.dataclass(frozen=True)
+class _Removal:
+    """Channels that could go.
+
+    Attributes:
+        harm: What their going is estimated to add to the loss.
+        saved: Share of the time that is saved.
+        left: Multiply-accumulates that are left.
+        kept: Channels that stay, as sorted indices by group.
+    """
+
+    harm: float
+    saved: float
+    left: float
+    kept: dict[int, np.ndarray]
 
 
-def _choices(
-    model: keras.Model, groups: _Groups, importances: dict[int, np.ndarray], kept: dict[int, np.ndarray]
-) -> Iterator[tuple[float, int, np.ndarray]]:
-    """Yields, for each group that can lose more: the loss for each multiply-accumulate saved, and what would remain."""
-    cost = _cost_of(model, groups, kept, _LANE)
-    for group, channels in kept.items():
-        lane = _LANE if len(channels) > _LANE else _LEAST_LANE
-        going = len(channels) % lane or lane
-        if group in groups.fixed or len(channels) <= going:
+def _without_least_important(
+    model: keras.Model, most: float, images: np.ndarray, labels: np.ndarray
+) -> keras.Model | None:
+    """Removes a lane of channels on the way to so many multiply-accumulates; None if every group is at its smallest."""
+    groups = _groups(model)
+    removals = list(_removals(model, groups, _importances(model, groups, images, labels)))
+    if not removals:
+        return None
+    # The last step takes no more than it needs.
+    last = [removal for removal in removals if removal.left <= most]
+    if last:
+        return _rebuilt(model, groups, min(last, key=lambda removal: removal.harm).kept)
+    return _rebuilt(model, groups, min(removals, key=lambda removal: removal.harm / removal.saved).kept)
+
+
+def _removals(model: keras.Model, groups: _Groups, importances: dict[int, np.ndarray]) -> Iterator[_Removal]:
+    whole = {group: np.arange(size) for group, size in groups.sizes.items()}
+    time = _cost_of(model, groups, whole, _LANE, _TAP_IN_INPUTS)
+    for group, size in groups.sizes.items():
+        lane = _LANE if size > _LANE else _LEAST_LANE
+        going = size % lane or lane
+        if group in groups.fixed or size <= going:
             continue
-        order = channels[np.argsort(importances[group][channels], kind="stable")]
-        remaining = np.sort(order[going:])
-        saved = cost - _cost_of(model, groups, kept | {group: remaining}, _LANE)
+        order = np.argsort(importances[group], kind="stable")
+        kept = whole | {group: np.sort(order[going:])}
+        saved = 1 - _cost_of(model, groups, kept, _LANE, _TAP_IN_INPUTS) / time
         if saved > 0:
-            yield importances[group][order[:going]].sum() / saved, group, remaining
+            yield _Removal(importances[group][order[:going]].sum(), saved, _cost_of(model, groups, kept), kept)
 
 
-def _cost_of(model: keras.Model, groups: _Groups, kept: dict[int, np.ndarray], lane: int = 1) -> float:
-    """Counts multiply-accumulates, with output channels that fill up the last lane."""
+def _cost_of(
+    model: keras.Model, groups: _Groups, kept: dict[int, np.ndarray], lane: int = 1, tap_in_inputs: int = 0
+) -> float:
+    """Counts multiply-accumulates: as they are, or as they take time with these lanes and taps."""
     total = 0.0
     for name, sources in groups.sources.items():
         layer = model.get_layer(name)
@@ -171,9 +195,23 @@ def _cost_of(model: keras.Model, groups: _Groups, kept: dict[int, np.ndarray], l
             share = -(-len(kept[groups.output[name]]) // lane) * lane / groups.sizes[groups.output[name]]
             if not is_depthwise(layer):
                 source = groups.output[sources[0]]
-                share *= len(kept[source]) / groups.sizes[source]
+                share *= (len(kept[source]) + tap_in_inputs) / groups.sizes[source]
             total += share * _cost(layer)
     return total
+
+
+def _recalibrate(model: keras.Model, images: np.ndarray) -> None:
+    """Gives batch normalisations the mean and variance of what reaches them now."""
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    starts = range(0, len(images), _GRADIENT_BATCH) if norms else ()
+    for batch, start in enumerate(starts):
+        for norm in norms:
+            # With which the moving average is that of all batches so far.
+            norm.momentum = batch / (batch + 1)
+        model(tf.cast(images[start : start + _GRADIENT_BATCH], tf.float32), training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def _cost(layer: keras.layers.Layer) -> int:
