@@ -22,6 +22,8 @@ from apache_beam.runners.worker import sdk_worker_main
 from apache_beam.transforms.environments import Environment
 from google.protobuf import json_format, text_format
 
+from trainer_module.processors import available_cores
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -47,7 +49,7 @@ class MultiProcessRunner(PipelineRunner):
         """Returns when the pipeline is done, with what became of it."""
         workers = options.view_as(DirectOptions).direct_num_workers
         # With all processors each, they would be slower than with their share of them.
-        environment = _ForkedProcess(max(1, len(os.sched_getaffinity(0)) // workers))
+        environment = _ForkedProcess(max(1, available_cores() // workers))
         return FnApiRunner(default_environment=environment).run_pipeline(pipeline, options)
 
 

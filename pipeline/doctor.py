@@ -18,6 +18,7 @@ import psutil
 
 from trainer_module.cache_room import free_memory
 from trainer_module.cgroups import ControlGroup
+from trainer_module.processors import available_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,7 +154,7 @@ def check_disk(what: str, directory: Path) -> Finding:
 
 def check_cores(container: ControlGroup) -> Finding:
     """Counts the cores that this process may use."""
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     allowed = container.cores()
     found = f"{cores} cores"
     if allowed is not None and allowed < cores:
@@ -166,7 +167,7 @@ def check_cores(container: ControlGroup) -> Finding:
 
 def check_load() -> Finding:
     """Looks at what else runs, which falsifies timings."""
-    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    cores, load = available_cores(), os.getloadavg()[0]
     found = f"{load:.1f} in the last minute on {cores} cores"
     if load > _BUSY_SHARE * cores:
         advice = "other programs run: latencies and what acceleration.mode=auto measures will be off"

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 # each input, tap, lane and position explains to 0.5 (root mean square; 2026-11-25, an AMD EPYC with AVX-512 VNNI).
 _LANE, _LEAST_LANE = 16, 8
 _TAP_IN_INPUTS = 12
-# Of wide layers more than a lane goes at once: each step is a new network, whose harm must be estimated.
-_MOST_STEPS = 8
+# Of a wide layer up to this part goes at once, not a lane: each step is a new network, whose harm must be estimated.
+_LARGEST_STEP = 1 / 8
 _GRADIENT_BATCH = 64
 _SMALLEST_PROBABILITY = 1e-7
 
@@ -159,7 +159,7 @@ class _Removal:
 def _without_least_important(
     model: keras.Model, most: float, images: np.ndarray, labels: np.ndarray
 ) -> keras.Model | None:
-    """Removes a lane of channels on the way to so many multiply-accumulates; None if every group is at its smallest."""
+    """Takes a step towards so many multiply-accumulates; None if every group is at its smallest."""
     groups = _groups(model)
     removals = list(_removals(model, groups, _importances(model, groups, images, labels)))
     if not removals:
@@ -176,7 +176,7 @@ def _removals(model: keras.Model, groups: _Groups, importances: dict[int, np.nda
     time = _cost_of(model, groups, whole, _LANE, _TAP_IN_INPUTS)
     for group, size in groups.sizes.items():
         lane = _LANE if size > _LANE else _LEAST_LANE
-        going = size % lane or max(lane, size // _MOST_STEPS // lane * lane)
+        going = size % lane or max(lane, int(size * _LARGEST_STEP) // lane * lane)
         if group in groups.fixed or size <= going:
             continue
         order = np.argsort(importances[group], kind="stable")
@@ -205,9 +205,10 @@ def _cost_of(
 def _recalibrate(model: keras.Model, images: np.ndarray) -> None:
     """Gives batch normalisations the mean and variance of what reaches them now."""
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    if not norms:
+        return
     momenta = [norm.momentum for norm in norms]
-    starts = range(0, len(images), _GRADIENT_BATCH) if norms else ()
-    for batch, start in enumerate(starts):
+    for batch, start in enumerate(range(0, len(images), _GRADIENT_BATCH)):
         for norm in norms:
             # With which the moving average is that of all batches so far.
             norm.momentum = batch / (batch + 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 import zlib
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from components.compression.flatbuffer import ModelFile
+from trainer_module.processors import available_cores
 from trainer_module.tflite import TFLiteClassifier
 
 if TYPE_CHECKING:
@@ -116,8 +116,3 @@ def time_predictions(classifier: TFLiteClassifier, image: np.ndarray) -> np.ndar
         classifier.run(encoded)
         seconds.append(time.perf_counter() - start)
     return np.array(seconds) * 1000
-
-
-def available_cores() -> int:
-    """Number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
