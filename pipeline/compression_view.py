@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from pipeline.compress import VARIANTS_DIRECTORY
-from pipeline.progress import report_text
+from pipeline.progress import ReportLines, report_text
 from pipeline.status_line import StatusLine
 from trainer_module.progress import COMPRESSION
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class CompressionProgress(StatusLine):
-    """Names each variant as its file appears; in a terminal a status line says what is being done."""
+    """Names each variant as its file appears and says what is being done, in a terminal on a status line."""
 
     def __init__(self, workspace: Workspace, console: Console) -> None:
         """Creates the view; use it as a context manager.
@@ -31,6 +31,7 @@ class CompressionProgress(StatusLine):
         super().__init__(console)
         self._directory = workspace.compressed_partial / VARIANTS_DIRECTORY
         self._reports = workspace.progress_file
+        self._lines = ReportLines(console)
         self._shown: set[str] = set()
 
     def poll(self) -> None:
@@ -41,8 +42,12 @@ class CompressionProgress(StatusLine):
                 self._shown.add(path.stem)
                 self._console.print(f"{path.stem}: {path.stat().st_size:,} bytes", highlight=False)
         reports = json.loads(self._reports.read_text(encoding="utf-8")) if self._reports.exists() else {}
-        if COMPRESSION in reports:
+        if COMPRESSION not in reports:
+            return
+        if self._console.is_terminal:
             self._status.update(report_text(reports[COMPRESSION]))
+        else:
+            self._lines.tell(COMPRESSION, reports[COMPRESSION])
 
 
 def compression_table(report: dict[str, Any]) -> Table:

@@ -98,8 +98,8 @@ class PlainProgress:
             console: Where to write.
         """
         self._console = console
+        self._lines = ReportLines(console)
         self._states: dict[str, str] = {}
-        self._told: dict[str, tuple[str, int]] = {}
 
     def __enter__(self) -> Self:
         """Does nothing; the view is used like the live one."""
@@ -116,19 +116,30 @@ class PlainProgress:
         for component in components:
             if self._states.get(component.name) != component.state:
                 self._states[component.name] = component.state
-                self._line(f"{component.name}: {_state_text(component)}")
+                _print_line(self._console, f"{component.name}: {_state_text(component)}")
             if component.state == "running" and component.name in reports:
-                self._tell(component.name, reports[component.name])
+                self._lines.tell(component.name, reports[component.name])
 
-    def _tell(self, name: str, report: Report) -> None:
+
+class ReportLines:
+    """A line for all that a component begins to do, and for every epoch."""
+
+    def __init__(self, console: Console) -> None:
+        """Starts with nothing told.
+
+        Args:
+            console: Where to write.
+        """
+        self._console = console
+        self._told: dict[str, tuple[str, int]] = {}
+
+    def tell(self, name: str, report: Report) -> None:
+        """Writes a line if a component's report says anything new."""
         finished = report.get("finished") or {}
         latest = report["doing"], finished.get("epoch", 0)
         if self._told.get(name) != latest:
             self._told[name] = latest
-            self._line(f"{name}: {report_text(report | finished) if finished else report['doing']}")
-
-    def _line(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+            _print_line(self._console, f"{name}: {report_text(report | finished) if finished else report['doing']}")
 
 
 def layout(graph: Graph) -> list[tuple[str, str]]:
@@ -158,6 +169,10 @@ def layout(graph: Graph) -> list[tuple[str, str]]:
 def report_text(report: Report) -> str:
     """Says in a line what a component is doing, how far it is, and its metrics."""
     return ", ".join(part for part in (report["doing"], _position(report), _metrics(report)) if part)
+
+
+def _print_line(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _details(report: Report) -> RenderableType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -195,9 +196,19 @@ def reduced_precision() -> str:
     return "float16" if tf.config.list_physical_devices("GPU") else "bfloat16"
 
 
-def apply_precision(precision: str) -> None:
-    """Sets the Keras policy that the next built model gets."""
-    keras.mixed_precision.set_global_policy(_POLICIES[precision])
+@contextlib.contextmanager
+def computing(precision: str) -> Iterator[None]:
+    """Gives models that are built and compiled inside the Keras policy of a precision, and others float32's."""
+    keras.mixed_precision.set_global_policy(policy(precision))
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(policy("float32"))
+
+
+def policy(precision: str) -> str:
+    """Names the Keras policy of a precision."""
+    return _POLICIES[precision]
 
 
 def _require_trainable(

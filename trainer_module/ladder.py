@@ -188,9 +188,8 @@ class _Ladder:
         return self._settings.model.model_copy(update={"architecture": rung.architecture})
 
     def _in_precision(self, climber: _Climber, precision: str) -> keras.Model:
-        acceleration.apply_precision(precision)
-        model = build_model(self._model_settings(climber.rung), self._settings.image_size, self._classes)
-        acceleration.apply_precision("float32")
+        with acceleration.computing(precision):
+            model = build_model(self._model_settings(climber.rung), self._settings.image_size, self._classes)
         model.set_weights(climber.model.get_weights())
         return model
 

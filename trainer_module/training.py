@@ -296,13 +296,12 @@ def compiled_model(
 @contextlib.contextmanager
 def _layers_of(precision: str) -> Iterator[None]:
     """Lets layers compute in a precision, and dropout draw from variables, which a checkpoint can keep."""
-    acceleration.apply_precision(precision)
     keras.backend.experimental.enable_tf_random_generator()
     try:
-        yield
+        with acceleration.computing(precision):
+            yield
     finally:
         keras.backend.experimental.disable_tf_random_generator()
-        acceleration.apply_precision("float32")
 
 
 def _distilled(student: keras.Model, teacher: keras.Model, settings: TrainingSettings, classes: int) -> keras.Model:
@@ -315,5 +314,5 @@ def _distilled(student: keras.Model, teacher: keras.Model, settings: TrainingSet
 
 
 def _float32_model(settings: TrainingSettings, classes: int) -> keras.Model:
-    acceleration.apply_precision("float32")
-    return build_model(settings.model, settings.image_size, classes)
+    with acceleration.computing("float32"):
+        return build_model(settings.model, settings.image_size, classes)

@@ -24,7 +24,6 @@ from components.compression.measurement import Measurement, measure, top1_accura
 from components.compression.selection import Budget, excesses, select
 from components.compression.store import Store
 from trainer_module import progress
-from trainer_module.acceleration import Acceleration
 from trainer_module.errors import UserError
 from trainer_module.files import write_whole
 from trainer_module.folding import fold_batch_norm
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     import tf_keras as keras
 
     from components.compression.settings import BudgetSettings, CompressionSettings
+    from trainer_module.acceleration import Acceleration
     from trainer_module.settings import TrainingSettings
 
 _logger = logging.getLogger(__name__)
@@ -51,13 +51,13 @@ class FineTuning:
 
     Attributes:
         training: Its settings.
-        how: How its steps were executed.
+        how: How its steps were executed; None if that is not known.
         checkpoints: Directory where finished fine-tunings are kept until the end, for these inputs and settings alone;
             None keeps none.
     """
 
     training: TrainingSettings
-    how: Acceleration = dataclasses.field(default_factory=Acceleration)
+    how: Acceleration | None = None
     checkpoints: str | None = None
 
 

@@ -143,11 +143,11 @@ def _fine_tuning(
     return FineTuning(training, _trainers_acceleration(inputs), f"{exec_properties['checkpoints']}/compression-{own}")
 
 
-def _trainers_acceleration(inputs: Mapping[str, list[Artifact]]) -> Acceleration:
-    """Reads how the Trainer executed its steps; plainly, if the model comes from elsewhere."""
+def _trainers_acceleration(inputs: Mapping[str, list[Artifact]]) -> Acceleration | None:
+    """Reads how the Trainer executed its steps; None if the model comes from elsewhere."""
     path = f"{_uri(inputs, MODEL_KEY)}/{TRAINING_FILE}"
     if not fileio.exists(path):
-        return Acceleration()
+        return None
     with fileio.open(path) as file:
         return Acceleration(**json.loads(file.read())["acceleration"]["chosen"])
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
 import time
 from typing import TYPE_CHECKING
 
 import numpy as np
+import tensorflow as tf
 import tf_keras as keras
 
 from components.compression.errors import VariantError
-from trainer_module import optimization
+from components.compression.precision import computing_in
+from trainer_module import acceleration, optimization
 from trainer_module.batches import Batches
 from trainer_module.callbacks import EpochProgress
 from trainer_module.distillation import DistilledModel
@@ -26,12 +29,30 @@ if TYPE_CHECKING:
     from components.compression.store import Store
     from trainer_module.acceleration import Acceleration
     from trainer_module.input_pipeline import Records
-    from trainer_module.settings import TrainingSettings
+    from trainer_module.settings import TrainerSettings, TrainingSettings
 
 _logger = logging.getLogger(__name__)
 
 _SHARE_OF_TRAINING = 0.1
+# Much is to be learned anew: CIFAR-10's `residual`, whose training took 100 epochs, needed some 60.
+_CHANNEL_SHARE_OF_TRAINING = 0.5
 _LEAST_EPOCHS = 2
+_WEIGHT_DECAY = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """How a model is trained further.
+
+    Attributes:
+        schedule: Optimizer, epochs, learning rate.
+        how: How the steps are executed.
+        rate: The setting that the learning rate is from.
+    """
+
+    schedule: TrainerSettings
+    how: Acceleration
+    rate: str
 
 
 @dataclasses.dataclass
@@ -43,8 +64,7 @@ class FineTuner:
         training: Settings of the training that made the parent: batches, augmentation, smoothing, seed.
         records: The training split.
         teacher: The float parent: float32 pixels [N, S, S, 3] in [0, 255] -> probabilities [N, C].
-        how: How the Trainer executed its steps. Its precision is not used: what is learned here are the very numbers
-            that are rounded afterwards, so these steps are in float32.
+        known_acceleration: How the Trainer executed its steps; None if that is not known, and must be chosen anew.
         store: Where finished work is kept.
         deadline: Value of `time.monotonic` after which no fine-tuning begins.
         is_short_of_time: Whether a fine-tuning was left out for want of time.
@@ -54,7 +74,7 @@ class FineTuner:
     training: TrainingSettings
     records: Records
     teacher: keras.Model
-    how: Acceleration
+    known_acceleration: Acceleration | None
     store: Store
     deadline: float = math.inf
     is_short_of_time: bool = False
@@ -70,21 +90,42 @@ class FineTuner:
     @property
     def epochs(self) -> int:
         """Epochs of one fine-tuning."""
-        share = round(_SHARE_OF_TRAINING * self.training.trainer.epochs)
-        return self.settings.epochs or max(_LEAST_EPOCHS, share)
+        return self.settings.epochs or self._share_of_training(_SHARE_OF_TRAINING)
+
+    @property
+    def channel_epochs(self) -> int:
+        """Epochs of the training of a network that has lost channels."""
+        return self.settings.channel_epochs or self._share_of_training(_CHANNEL_SHARE_OF_TRAINING)
 
     @property
     def steps(self) -> int:
         """Optimizer steps of one fine-tuning."""
         return self.epochs * self._batches.steps
 
-    def once(self, name: str, model: keras.Model, work: Callable[[], None]) -> None:
+    @functools.cached_property
+    def how(self) -> Acceleration:
+        """How steps are executed: as the Trainer's were, or as this device does them fastest."""
+        if self.known_acceleration is not None:
+            return self.known_acceleration
+
+        def build(how: Acceleration) -> keras.Model:
+            with acceleration.computing(how.precision):
+                network, teacher = (computing_in(self.teacher, how.precision) for _ in range(2))
+                return self._compiled(network, teacher, self._plan(how))
+
+        strategy = tf.distribute.get_strategy()
+        return acceleration.choose(
+            self.training.acceleration, build, self._batches.probe(), self.steps, strategy
+        ).chosen
+
+    def once(self, name: str, model: keras.Model, work: Callable[[], None], epochs: int | None = None) -> None:
         """Does work that changes the weights of a model, or takes over what an earlier run kept of it.
 
         Args:
             name: Of the work; the same for the same work.
             model: Has the result afterwards.
             work: Changes the model's weights.
+            epochs: That it takes; None for those of one fine-tuning.
 
         Raises:
             VariantError: The time budget does not allow the work.
@@ -93,8 +134,10 @@ class FineTuner:
         if kept is not None:
             model.set_weights(kept)
             return
-        self._require_time(name)
+        self._require_time(name, epochs or self.epochs)
         self._work = name
+        # Named here, so that it is chosen before the seed is set: trying steps draws random numbers.
+        _logger.info("Fine-tuning %s with %s", name, self.how)
         # What was kept of an earlier run draws no random numbers this time.
         make_repeatable(self.training.seed, name)
         work()
@@ -103,7 +146,7 @@ class FineTuner:
     def fit(
         self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback] = (), *, one_by_one: bool = False
     ) -> None:
-        """Trains a model in place.
+        """Trains a model in place, a little: in float32, because it learns the very numbers that are rounded.
 
         Args:
             model: Functional model of the teacher's input and classes.
@@ -113,20 +156,35 @@ class FineTuner:
         Raises:
             VariantError: The loss or a weight is not a finite number any more.
         """
+        how = dataclasses.replace(self.how, steps_per_execution=1) if one_by_one else self.how
+        self._fit(model, self.teacher, self._plan(how), callbacks)
+
+    def fit_channels(self, model: keras.Model) -> None:
+        """Trains a network that has lost channels in place, in the precision of the Trainer's steps.
+
+        Args:
+            model: Functional model of the teacher's input and classes.
+
+        Raises:
+            VariantError: The loss or a weight is not a finite number any more.
+        """
+        with acceleration.computing(self.how.precision):
+            network, teacher = (computing_in(each, self.how.precision) for each in (model, self.teacher))
+            self._fit(network, teacher, self._channel_plan())
+        model.set_weights(network.get_weights())
+
+    def _fit(
+        self,
+        model: keras.Model,
+        teacher: keras.Model,
+        plan: _Plan,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+    ) -> None:
         started = time.monotonic()
-        weight = self.settings.distillation.weight
-        taught = (
-            DistilledModel(model, self.teacher, weight, self.settings.distillation.temperature) if weight else model
-        )
-        taught.compile(
-            optimizer=optimization.optimizer(self._schedule(), self._batches.steps),
-            loss=self._loss,
-            jit_compile=self.how.jit,
-            steps_per_execution=1 if one_by_one else self.how.steps_per_execution,
-        )
+        taught = self._compiled(model, teacher, plan)
         history = taught.fit(
             self._batches.training(0),
-            epochs=self.epochs,
+            epochs=plan.schedule.epochs,
             steps_per_epoch=self._batches.steps,
             callbacks=[
                 keras.callbacks.TerminateOnNaN(),
@@ -135,26 +193,50 @@ class FineTuner:
             ],
             verbose=0,
         ).history
-        self._seconds_per_epoch = (time.monotonic() - started) / self.epochs
+        seconds = time.monotonic() - started
+        self._seconds_per_epoch = seconds / plan.schedule.epochs
         finite = np.isfinite(history["loss"]).all() and all(np.isfinite(w).all() for w in model.get_weights())
         if not finite:
             raise VariantError(
-                f"its fine-tuning diverged; lower compression.learning_rate (now {self.settings.learning_rate:g})"
+                f"its fine-tuning diverged; lower compression.{plan.rate} (now {plan.schedule.learning_rate:g})"
             )
-        _logger.info("Fine-tuned %s in %.1f s, loss %.4f", model.name, time.monotonic() - started, history["loss"][-1])
+        _logger.info("Fine-tuned %s in %.1f s, loss %.4f", model.name, seconds, history["loss"][-1])
 
-    def _schedule(self) -> optimization.TrainerSettings:
+    def _compiled(self, model: keras.Model, teacher: keras.Model, plan: _Plan) -> keras.Model:
+        weight = self.settings.distillation.weight
+        taught = DistilledModel(model, teacher, weight, self.settings.distillation.temperature) if weight else model
+        taught.compile(
+            optimizer=optimization.optimizer(plan.schedule, self._batches.steps),
+            loss=self._loss,
+            jit_compile=plan.how.jit,
+            steps_per_execution=plan.how.steps_per_execution,
+        )
+        return taught
+
+    def _plan(self, how: Acceleration) -> _Plan:
+        # Decay would pull at what a stage keeps: zeros, clusters, steps.
+        schedule = self._adamw(self.epochs, self.settings.learning_rate, weight_decay=0.0)
+        return _Plan(schedule, how, "learning_rate")
+
+    def _channel_plan(self) -> _Plan:
+        schedule = self._adamw(self.channel_epochs, self.settings.channel_learning_rate, weight_decay=_WEIGHT_DECAY)
+        return _Plan(schedule, self.how, "channel_learning_rate")
+
+    def _adamw(self, epochs: int, learning_rate: float, weight_decay: float) -> TrainerSettings:
         own = {
             "optimizer": "adamw",
-            "learning_rate": self.settings.learning_rate,
-            "epochs": self.epochs,
-            "weight_decay": 0.0,
+            "learning_rate": learning_rate,
+            "epochs": epochs,
+            "weight_decay": weight_decay,
             "ema": 0.0,
         }
         return self.training.trainer.model_copy(update=own)
 
-    def _require_time(self, name: str) -> None:
-        if time.monotonic() + self._seconds_per_epoch * self.epochs > self.deadline:
+    def _share_of_training(self, share: float) -> int:
+        return max(_LEAST_EPOCHS, round(share * self.training.trainer.epochs))
+
+    def _require_time(self, name: str, epochs: int) -> None:
+        if time.monotonic() + self._seconds_per_epoch * epochs > self.deadline:
             self.is_short_of_time = True
             raise VariantError(
                 f"no time was left to fine-tune {name}: compression.time_budget_s={self.settings.time_budget_s:g}; "

@@ -123,6 +123,22 @@ def best_steps(values: np.ndarray, shape: Sequence[int], limit: int) -> np.ndarr
     return best.astype(np.float32)
 
 
+def rounded(values: np.ndarray, axes: tuple[int, ...], bits: int) -> np.ndarray:
+    """Rounds a kernel to whole multiples of the best step for each output channel.
+
+    Args:
+        values: Float kernel.
+        axes: Axes of the output channels.
+        bits: Bits of a weight.
+
+    Returns:
+        The rounded kernel.
+    """
+    limit = 2 ** (bits - 1) - 1
+    steps = best_steps(values, [size if axis in axes else 1 for axis, size in enumerate(values.shape)], limit)
+    return np.clip(np.rint(values / steps), -limit, limit) * steps
+
+
 def constant(values: np.ndarray) -> keras.initializers.Initializer:
     """Returns an initializer that gives a variable these values."""
     return lambda shape, dtype=None: tf.reshape(tf.constant(values, dtype), shape)

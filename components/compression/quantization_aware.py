@@ -22,7 +22,7 @@ from components.compression.kernels import channel_axes, has_kernel, is_depthwis
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_DEPTHWISE_BITS = 8
+WIDE_BITS = 8
 _SMALLEST_RANGE = 1e-8
 _CALIBRATION_BATCH = 64
 # Layers that hand on values of their input, or, like softmax, have a range of their own in TFLite.
@@ -38,7 +38,7 @@ _SAME_RANGE = (
 
 
 def fake_quantized(
-    model: keras.Model, bits: int, calibration: np.ndarray, clustered: Sequence[str] = ()
+    model: keras.Model, bits: int | Mapping[str, int], calibration: np.ndarray, clustered: Sequence[str] = ()
 ) -> keras.Model:
     """Rebuilds a classifier for quantisation-aware training.
 
@@ -47,7 +47,8 @@ def fake_quantized(
 
     Args:
         model: A folded classifier of known layers (see `kernels.require_known_layers`).
-        bits: Bits of a weight; depthwise kernels keep 8, because a few weights must serve a whole channel.
+        bits: Bits of a weight, or those of each kernel by layer name; depthwise kernels keep 8, because a few weights
+            must serve a whole channel.
         calibration: uint8 images [M, S, S, 3], M > 0, that set the ranges of the activations.
         clustered: Names of layers whose kernel keeps the values that it shares among its weights.
 
@@ -61,7 +62,8 @@ def fake_quantized(
         if layer.name in scales:
             return PixelScale(scales[layer.name].factor, name=layer.name)
         if has_kernel(layer):
-            values = _kernel_values(layer, _DEPTHWISE_BITS if is_depthwise(layer) else bits, layer.name in clustered)
+            own = bits if isinstance(bits, int) else bits.get(layer.name, WIDE_BITS)
+            values = _kernel_values(layer, WIDE_BITS if is_depthwise(layer) else own, layer.name in clustered)
             source = next((s for s in scales.values() if s.consumer == layer.name), None)
             return IntegerLayer(layer, values, ranges.get(layer.name), source.factor if source else 1.0)
         copied = type(layer).from_config(layer.get_config())

@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 from sklearn.cluster import KMeans
 
-from components.compression.kernels import has_kernel, kernel
+from components.compression.integer_kernels import rounded
+from components.compression.kernels import channel_axes, has_kernel, kernel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import tf_keras as keras
 
 LEVELS = (0.0, 0.25, 0.5, 0.65, 0.8, 0.9, 0.95)
+WIDTHS = (8, 4, 3, 2)
 _BATCH = 128
 _SMALLEST_PROBABILITY = 1e-7
 _HALVINGS = 40
@@ -64,6 +66,26 @@ class Probe:
             harm[name] = np.maximum.accumulate([divergence(intact, self.answers({name: values})) for values in pruned])
         return harm
 
+    def rounding_harm(self, layers: Sequence[str]) -> dict[str, np.ndarray]:
+        """Measures what rounding the weights of one layer alone, without fine-tuning, does to the answers.
+
+        Args:
+            layers: Names of the layers.
+
+        Returns:
+            Mean KL divergence from the intact model's answers in nats at each of `WIDTHS`, made to rise, by layer name.
+        """
+        intact = self.answers({})
+        harm = {}
+        for name in layers:
+            found = (self.answers({name: self.with_few_bits(name, bits)}) for bits in WIDTHS)
+            harm[name] = np.maximum.accumulate([divergence(intact, answers) for answers in found])
+        return harm
+
+    def with_few_bits(self, name: str, bits: int) -> np.ndarray:
+        """Returns the kernel of a layer with weights of so many bits."""
+        return rounded(self.kernels[name], channel_axes(self._model.get_layer(name)), bits)
+
     def _assign(self, kernels: Mapping[str, np.ndarray]) -> None:
         for name, values in kernels.items():
             kernel(self._model.get_layer(name)).assign(values)
@@ -93,6 +115,33 @@ def equal_harm(harm: Mapping[str, np.ndarray], sizes: Mapping[str, int], target:
         reached = sum(share * sizes[name] for name, share in shares(middle).items()) / total
         low, high = (middle, high) if reached < target else (low, middle)
     return shares(high)
+
+
+def least_harmful_bits(harm: Mapping[str, np.ndarray], sizes: Mapping[str, int], mean: float) -> dict[str, int]:
+    """Shares bits out: that layer goes to its next width that is harmed least for the bits that this saves.
+
+    Args:
+        harm: What `rounding_harm` measured.
+        sizes: Weights of each layer.
+        mean: Most bits of a weight, on average over these layers; at least the least of `WIDTHS`.
+
+    Returns:
+        Bits of each layer.
+    """
+    places = dict.fromkeys(harm, 0)
+    excess = (WIDTHS[0] - mean) * sum(sizes[name] for name in harm)
+    while excess > 0:
+        steps = {
+            name: (harm[name][place + 1] - harm[name][place], sizes[name] * (WIDTHS[place] - WIDTHS[place + 1]))
+            for name, place in places.items()
+            if place + 1 < len(WIDTHS)
+        }
+        # The last step takes no more than it needs.
+        last = {name: more_harm for name, (more_harm, saved) in steps.items() if saved >= excess}
+        name = min(last, key=last.__getitem__) if last else min(steps, key=lambda name: steps[name][0] / steps[name][1])
+        places[name] += 1
+        excess -= steps[name][1]
+    return {name: WIDTHS[place] for name, place in places.items()}
 
 
 def divergence(wanted: np.ndarray, found: np.ndarray) -> float:

@@ -51,8 +51,10 @@ class CompressionSettings(Settings):
     channel_sparsity: float = Field(
         0.4, gt=0.0, lt=1.0, description="prune_channels: share of the multiply-accumulates that go."
     )
-    bits: list[Literal[4, 8]] = Field(
-        [8, 4], min_length=1, description="qat: bits of a weight; a variant for each. Depthwise kernels keep 8."
+    bits: Literal["auto"] | list[Literal[2, 3, 4, 8]] = Field(
+        [8, 4],
+        description="qat: bits of a weight; a variant for each. auto searches, within the budget, for the bits of each "
+        "layer. Depthwise kernels keep 8; 2 and 3 are stored in 4, and deflate better.",
     )
     input_type: Literal["uint8", "float32"] = Field(
         "uint8", description="What integer variants take and give; float32 for callers that cannot quantise."
@@ -62,6 +64,12 @@ class CompressionSettings(Settings):
     )
     learning_rate: float = Field(
         0.001, gt=0.0, le=1.0, description="Peak learning rate of the fine-tuning (AdamW, cosine)."
+    )
+    channel_epochs: int | None = Field(
+        None, ge=1, le=10_000, description="Epochs after prune_channels; unset: half of trainer.epochs, at least 2."
+    )
+    channel_learning_rate: float = Field(
+        0.003, gt=0.0, le=1.0, description="Peak learning rate after prune_channels (AdamW, cosine)."
     )
     distillation: TeachingSettings = TeachingSettings()
     time_budget_s: float | None = Field(
@@ -79,6 +87,13 @@ class CompressionSettings(Settings):
         if len(set(stages)) < len(stages):
             raise ValueError("names a stage twice")
         return stages
+
+    @field_validator("bits")
+    @classmethod
+    def _some_bits(cls, value: str | list[int]) -> str | list[int]:
+        if not value:
+            raise ValueError("must be auto or name some number of bits")
+        return value
 
     @field_validator("sparsity")
     @classmethod

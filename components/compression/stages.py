@@ -10,9 +10,9 @@ import numpy as np
 
 from components.compression import channel_pruning, clustering, conversion, pruning, sensitivity
 from components.compression.errors import VariantError
-from components.compression.kernels import Skipped, choose, copy_of, kernel, sparsity
+from components.compression.kernels import Skipped, choose, copy_of, has_kernel, is_depthwise, kernel, sparsity
 from components.compression.measurement import top1_accuracy
-from components.compression.quantization_aware import fake_quantized, float_weights
+from components.compression.quantization_aware import WIDE_BITS, fake_quantized, float_weights
 from components.compression.search import Level, furthest
 from trainer_module.folding import fold_batch_norm, functional
 from trainer_module.progress import COMPRESSION, report
@@ -32,8 +32,9 @@ _Made = TypeVar("_Made")
 
 _SPARSITIES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
 _CLUSTERS = (64, 32, 16, 8, 4)
+# Mean bits of a weight.
+_BITS = (6.0, 5.0, 4.0, 3.5, 3.0, 2.5)
 _SENSITIVITY_IMAGES = 512
-_WIDE_BITS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +129,7 @@ def candidates(job: Job) -> Iterator[Candidate]:
     if job.folded is None or job.tuner is None:
         return
     if job.wants("qat"):
-        for bits in job.settings.bits:
-            yield from _quantization_aware(job, job.folded, "", bits)
+        yield from _quantization_aware(job, job.folded)
     chain, prefix = job.folded, ""
     if job.wants("prune"):
         pruned = _staged(job, "prune", "pruned", lambda: _pruned(job, chain))
@@ -183,7 +183,7 @@ def _pruned_variants(job: Job, staged: Staged) -> Iterator[Candidate]:
             larger="int8",
         )
     if job.wants("qat"):
-        yield from _quantization_aware(job, pruned, "pruned_", min(job.settings.bits))
+        yield from _narrowest(job, pruned, "pruned_")
 
 
 def _clustered_variants(job: Job, staged: Staged, name: str) -> Iterator[Candidate]:
@@ -199,7 +199,7 @@ def _clustered_variants(job: Job, staged: Staged, name: str) -> Iterator[Candida
     )
     yield made
     # The converter alone would give every channel a step of its own, and a kernel many values again.
-    integer = fake_quantized(model, _WIDE_BITS, job.representative, staged.clustered)
+    integer = fake_quantized(model, WIDE_BITS, job.representative, staged.clustered)
     made = dataclasses.replace(made, integer=True, larger="int8")
     if job.wants("quantize"):
         integer_converter = _converter(job, integer, f"{name}_int8")
@@ -220,25 +220,76 @@ def _channel_pruned_variants(job: Job, staged: Staged) -> Iterator[Candidate]:
             "channel_pruned_int8", narrow, lambda: converter.convert(job.quantizer()), integer=True, larger="int8"
         )
     if job.wants("qat"):
-        yield from _quantization_aware(job, narrow, "channel_pruned_", min(job.settings.bits))
+        yield from _narrowest(job, narrow, "channel_pruned_")
 
 
-def _quantization_aware(job: Job, model: keras.Model, prefix: str, bits: int) -> Iterator[Candidate]:
-    name = f"{prefix}qat_int{bits}"
+def _quantization_aware(job: Job, model: keras.Model) -> Iterator[Candidate]:
+    if job.settings.bits == "auto":
+        yield from _mixed_bits(job, model, "")
+        return
+    for bits in job.settings.bits:
+        yield from _equal_bits(job, model, "", bits)
+
+
+def _narrowest(job: Job, model: keras.Model, prefix: str) -> Iterator[Candidate]:
+    bits = job.settings.bits
+    yield from _mixed_bits(job, model, prefix) if bits == "auto" else _equal_bits(job, model, prefix, min(bits))
+
+
+def _equal_bits(job: Job, model: keras.Model, prefix: str, bits: int) -> Iterator[Candidate]:
+    kind = f"qat_int{bits}"
+    name = f"{prefix}{kind}"
     tuned = _attempt(job, name, lambda: _tuned(job, fake_quantized(model, bits, job.representative), name))
     if tuned is None:
         return
     converter = _converter(job, tuned, name)
-    made = Candidate(
+    made = _integer_candidate(name, tuned, model, converter)
+    yield from [made] if bits == WIDE_BITS else _stored_both_ways(made, converter, kind if prefix else None)
+
+
+def _mixed_bits(job: Job, model: keras.Model, prefix: str) -> Iterator[Candidate]:
+    kind = "qat_mixed"
+    name = f"{prefix}{kind}"
+    report(COMPRESSION, f"preparing {name}")
+    found = _attempt(job, name, lambda: _searched_bits(job, model, name))
+    if found is None:
+        return
+    job.notes[name] = found.note
+    converter = _converter(job, found.model, name)
+    made = _integer_candidate(name, found.model, model, converter)
+    yield from _stored_both_ways(made, converter, kind if prefix else None)
+
+
+def _integer_candidate(name: str, tuned: keras.Model, model: keras.Model, converter: conversion.Converter) -> Candidate:
+    return Candidate(
         name, float_weights(tuned, model), _conversion(converter, "int8"), integer=True, sparsity=_zeros(model)
     )
-    if bits == _WIDE_BITS:
-        yield made
-        return
-    larger = f"qat_int{bits}" if prefix else None
+
+
+def _stored_both_ways(made: Candidate, converter: conversion.Converter, larger: str | None) -> Iterator[Candidate]:
     yield dataclasses.replace(made, convert=lambda: converter.convert("int8", narrow=True), larger=larger)
     # The same weights as they are stored in 8 bits: larger until it is deflated, but XNNPACK runs it.
-    yield dataclasses.replace(made, name=f"{name}_in_int8", larger=larger and f"{larger}_in_int8")
+    yield dataclasses.replace(made, name=f"{made.name}_in_int8", larger=larger and f"{larger}_in_int8")
+
+
+def _searched_bits(job: Job, model: keras.Model, name: str) -> Staged:
+    layers = [layer for layer in model.layers if has_kernel(layer) and not is_depthwise(layer)]
+    sizes = {layer.name: int(np.prod(kernel(layer).shape)) for layer in layers}
+    probe = sensitivity.Probe(copy_of(model), job.calibration.images[:_SENSITIVITY_IMAGES])
+    harm = probe.rounding_harm(list(sizes))
+
+    def attempt(mean: float) -> Staged:
+        bits = sensitivity.least_harmful_bits(harm, sizes, mean)
+        made = fake_quantized(model, bits, job.representative)
+        return Staged(_tuned(job, made, f"{name}_{mean:g}"), {"mean_bits": mean, "bits": bits})
+
+    def estimate(mean: float) -> float:
+        bits = sensitivity.least_harmful_bits(harm, sizes, mean)
+        return _calibration_accuracy(
+            job, probe.answers({layer: probe.with_few_bits(layer, few) for layer, few in bits.items()})
+        )
+
+    return _searched(job, _BITS, estimate, attempt, probe)
 
 
 def _tuned(job: Job, model: keras.Model, name: str) -> keras.Model:
@@ -309,7 +360,8 @@ def _channel_pruned(job: Job) -> Staged:
     images, labels = job.calibration.images[:_SENSITIVITY_IMAGES], job.calibration.labels[:_SENSITIVITY_IMAGES]
     narrow, changed = channel_pruning.remove_channels(whole, job.settings.channel_sparsity, images, labels)
     before, after = map(channel_pruning.multiply_accumulates, (whole, narrow))
-    _tuned(job, narrow, "channel_pruned")
+    tuner = _require(job.tuner)
+    tuner.once("channel_pruned", narrow, lambda: tuner.fit_channels(narrow), tuner.channel_epochs)
     return Staged(fold_batch_norm(narrow), {"multiply_accumulates": [before, after], "channels": changed})
 
 

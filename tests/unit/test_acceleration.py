@@ -22,14 +22,13 @@ def _builder(*layers):
     """Makes the function that builds a classifier with the given layers between the pixels and the convolution."""
 
     def build(how):
-        acceleration.apply_precision(how.precision)
-        image = keras.Input([8, 8, 3])
-        x = keras.layers.Rescaling(1 / 255)(image)
-        for layer in layers:
-            x = keras.layers.Lambda(layer)(x)
-        x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3)(x))
-        model = keras.Model(image, keras.layers.Dense(2, activation="softmax", dtype="float32")(x))
-        acceleration.apply_precision("float32")
+        with acceleration.computing(how.precision):
+            image = keras.Input([8, 8, 3])
+            x = keras.layers.Rescaling(1 / 255)(image)
+            for layer in layers:
+                x = keras.layers.Lambda(layer)(x)
+            x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3)(x))
+            model = keras.Model(image, keras.layers.Dense(2, activation="softmax", dtype="float32")(x))
         model.compile(
             "sgd",
             "sparse_categorical_crossentropy",

@@ -16,6 +16,7 @@ from components.compression.errors import VariantError
 from components.compression.integer_kernels import ClusteredKernel, SteppedKernel, best_steps
 from components.compression.kernels import choose, require_known_layers
 from components.compression.packing import pack_nibbles, unpack_nibbles
+from components.compression.precision import computing_in
 from components.compression.quantization_aware import fake_quantized
 from components.compression.settings import CompressionSettings
 from components.compression.store import Store
@@ -179,6 +180,52 @@ def test_probe_leaves_the_model_as_it_was() -> None:
         np.testing.assert_array_equal(kept, weights)
 
 
+def test_fewer_bits_do_more_harm_and_leave_the_model_as_it_was() -> None:
+    model = folded("residual")
+    before = [weights.copy() for weights in model.get_weights()]
+    probe = sensitivity.Probe(model, IMAGES)
+    name = "stage0_block0_first_conv"
+    harm = probe.rounding_harm([name])[name]
+    assert 0 <= harm[0] < harm[1] < harm[3]
+    assert (np.diff(harm) >= 0).all()
+    for bits in sensitivity.WIDTHS:
+        channel = probe.with_few_bits(name, bits)[..., 0]
+        assert len(np.unique(channel)) <= 2**bits - 1
+    for kept, weights in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, weights)
+
+
+def test_bits_go_where_they_do_the_least_harm() -> None:
+    harm = {"tough": np.array([0, 0.01, 0.03, 0.05]), "tender": np.array([0, 0.01, 5, 9])}
+    sizes = {"tough": 3000, "tender": 3000}
+    assert sensitivity.least_harmful_bits(harm, sizes, 8) == {"tough": 8, "tender": 8}
+    assert sensitivity.least_harmful_bits(harm, sizes, 4) == {"tough": 4, "tender": 4}
+    assert sensitivity.least_harmful_bits(harm, sizes, 3) == {"tough": 2, "tender": 4}
+    assert sensitivity.least_harmful_bits(harm, sizes, 2) == {"tough": 2, "tender": 2}
+    assert sensitivity.least_harmful_bits(harm, {"tough": 3000, "tender": 30}, 4) == {"tough": 4, "tender": 4}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("architecture", ["lean", "residual"])
+def test_a_network_in_the_trainers_precision_has_the_same_weights_and_answers(
+    architecture: str, precision: str
+) -> None:
+    model = unfolded(architecture)
+    other = computing_in(model, precision)
+    for kept, weights in zip(model.weights, other.weights, strict=True):
+        assert weights.dtype == tf.float32
+        np.testing.assert_array_equal(kept.numpy(), weights.numpy())
+    convolution = other.get_layer("stem_conv")
+    assert convolution.compute_dtype == precision
+    assert other.output.dtype == other.input.dtype == other.get_layer("rescale").output.dtype == tf.float32
+    assert keras.mixed_precision.global_policy().name == "float32"
+    pixels = IMAGES.astype(np.float32)
+    wanted = model.predict(pixels, verbose=0)
+    np.testing.assert_allclose(other.predict(pixels, verbose=0), wanted, atol=0.05 if precision != "float32" else 1e-6)
+    other.layers[2].set_weights([0 * weights for weights in other.layers[2].get_weights()])
+    np.testing.assert_array_equal(model.predict(pixels, verbose=0), wanted)
+
+
 @pytest.mark.parametrize(
     ("most", "estimates", "tried", "found"),
     [
@@ -224,8 +271,10 @@ def test_store_gives_back_what_it_was_given_and_nothing_damaged(tmp_path: Path) 
         {"sparsity": 1.0},
         {"sparsity": -0.1},
         {"clusters": 1},
+        {"bits": []},
+        {"bits": [5]},
+        {"channel_epochs": 0},
         {"clusters": 300},
-        {"bits": [3]},
         {"stages": ["qat", "qat"]},
     ],
 )

@@ -14,6 +14,7 @@ from components.compression.engine import FineTuning, Result, compress
 from components.compression.flatbuffer import ModelFile
 from components.compression.settings import BudgetSettings, CompressionSettings
 from tests.transformed_files import striped_images
+from trainer_module.acceleration import Acceleration
 from trainer_module.errors import UserError
 from trainer_module.input_pipeline import from_arrays
 from trainer_module.models import build_model
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.component
 SIZE = 16
 TRAIN = LabelledImages(*striped_images(256, SIZE, seed=1))
 VALIDATION = LabelledImages(*striped_images(64, SIZE, seed=2))
+AS_IT_IS = Acceleration()
 ALL_STAGES = ["prune", "cluster", "quantize", "qat", "prune_channels"]
 
 
@@ -39,10 +41,16 @@ def train(architecture: str) -> keras.Model:
     return network
 
 
-def run(network: keras.Model, directory: Path, checkpoints: Path | None = None, **settings: object) -> Result:
+def run(
+    network: keras.Model,
+    directory: Path,
+    checkpoints: Path | None = None,
+    how: Acceleration | None = AS_IT_IS,
+    **settings: object,
+) -> Result:
     variants = directory / "variants"
     variants.mkdir(parents=True, exist_ok=True)
-    wanted = {"epochs": 2, "budget": BudgetSettings(max_accuracy_drop=0.1)} | settings
+    wanted = {"epochs": 2, "channel_epochs": 4, "budget": BudgetSettings(max_accuracy_drop=0.1)} | settings
     training = TrainingSettings(
         image_size=SIZE,
         trainer=TrainerSettings(batch_size=32, augmentation=AugmentationSettings(flip=False, shift=0.0)),
@@ -52,7 +60,7 @@ def run(network: keras.Model, directory: Path, checkpoints: Path | None = None, 
         Splits(TRAIN, VALIDATION, from_arrays(TRAIN.images, TRAIN.labels)),
         CompressionSettings.model_validate(wanted),
         variants,
-        fine_tuning=FineTuning(training, checkpoints=None if checkpoints is None else str(checkpoints)),
+        fine_tuning=FineTuning(training, how, None if checkpoints is None else str(checkpoints)),
     )
 
 
@@ -125,11 +133,41 @@ def test_narrow_weights_take_half_a_byte(result: Result) -> None:
         np.testing.assert_array_equal(left.values, right.values)
 
 
+def test_auto_finds_the_bits_of_each_layer(tmp_path: Path) -> None:
+    found = run(train("residual"), tmp_path, stages=["qat"], bits="auto", epochs=1)
+    assert found.report["dropped"] == []
+    note = found.report["done"]["qat_mixed"]
+    assert note["mean_bits"] < 6
+    assert set(note["bits"].values()) <= {2, 3, 4, 8}
+    # The file has its kernels in another order.
+    largest = sorted(np.abs(kernel.values).max() for kernel in file_of(found, "qat_mixed").kernels)
+    limits = sorted(2 ** (bits - 1) - 1 for bits in note["bits"].values())
+    assert all(found <= limit for found, limit in zip(largest, limits, strict=True))
+    narrow, wide = (row_of(found, name) for name in ("qat_mixed", "qat_mixed_in_int8"))
+    assert narrow["bytes"] < wide["bytes"]
+    assert narrow["accuracy"] > 0.9
+
+
+def test_fewer_bits_deflate_better(tmp_path: Path) -> None:
+    found = run(train("residual"), tmp_path, stages=["qat"], bits=[4, 2], epochs=1)
+    four, two = (row_of(found, name) for name in ("qat_int4", "qat_int2"))
+    assert two["bytes"] == pytest.approx(four["bytes"], rel=0.02)
+    assert two["deflated_bytes"] < 0.8 * four["deflated_bytes"]
+
+
 def test_channels_are_gone_from_the_network(result: Result) -> None:
     before, after = result.report["done"]["prune_channels"]["multiply_accumulates"]
     assert after <= 0.6 * before
     size, whole = (sum(k.values.size for k in file_of(result, n).kernels) for n in ("channel_pruned_int8", "int8"))
     assert size < whole
+
+
+@pytest.mark.parametrize("how", [None, Acceleration(precision="bfloat16", steps_per_execution=4)])
+def test_channels_go_whatever_executes_the_steps(how: Acceleration | None, tmp_path: Path) -> None:
+    found = run(train("residual"), tmp_path, how=how, stages=["prune_channels"], epochs=1)
+    assert found.report["dropped"] == []
+    assert row_of(found, "channel_pruned_float32")["accuracy"] > 0.9
+    assert keras.mixed_precision.global_policy().name == "float32"
 
 
 def test_the_selected_is_the_smallest_and_its_float_model_agrees(result: Result) -> None:
