@@ -19,6 +19,7 @@ from components.compression.data import LabelledImages, Splits, choose_represent
 from components.compression.errors import VariantError
 from components.compression.fine_tuning import FineTuner
 from components.compression.flatbuffer import Kernel, ModelFile
+from components.compression.job import Candidate, Job
 from components.compression.kernels import require_known_layers
 from components.compression.measurement import Measurement, measure, top1_accuracy
 from components.compression.selection import Budget, excesses, select
@@ -145,7 +146,7 @@ def compress(
     store = Store(None if fine_tuning is None else fine_tuning.checkpoints)
     with tempfile.TemporaryDirectory() as scratch:
         variants: list[Variant] = []
-        job = stages.Job(
+        job = Job(
             model,
             folded,
             settings,
@@ -236,7 +237,7 @@ def _measure_parent(model: keras.Model, validation: LabelledImages) -> Parent:
     return Parent(model, probabilities, top1_accuracy(probabilities, validation.labels))
 
 
-def _make_variants(job: stages.Job, parent: Parent, directory: Path, variants: list[Variant]) -> None:
+def _make_variants(job: Job, parent: Parent, directory: Path, variants: list[Variant]) -> None:
     """Makes every candidate; those that pass their checks are appended to `variants`, the others noted in the job."""
     reference: list[Kernel] = []
     for candidate in stages.candidates(job):
@@ -251,7 +252,7 @@ def _make_variants(job: stages.Job, parent: Parent, directory: Path, variants: l
 
 
 def _examine(
-    candidate: stages.Candidate, path: Path, parent: Parent, validation: LabelledImages, reference: list[Kernel]
+    candidate: Candidate, path: Path, parent: Parent, validation: LabelledImages, reference: list[Kernel]
 ) -> Variant:
     classifier = checks.load(path)
     checks.check_covers_pixels(classifier)

@@ -37,7 +37,6 @@ _SHARE_OF_TRAINING = 0.1
 # Much is to be learned anew: CIFAR-10's `residual`, whose training took 100 epochs, needed some 60.
 _CHANNEL_SHARE_OF_TRAINING = 0.5
 _LEAST_EPOCHS = 2
-_WEIGHT_DECAY = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,20 +213,18 @@ class FineTuner:
         return taught
 
     def _plan(self, how: Acceleration) -> _Plan:
-        # Decay would pull at what a stage keeps: zeros, clusters, steps.
-        schedule = self._adamw(self.epochs, self.settings.learning_rate, weight_decay=0.0)
-        return _Plan(schedule, how, "learning_rate")
+        return _Plan(self._adamw(self.epochs, self.settings.learning_rate), how, "learning_rate")
 
     def _channel_plan(self) -> _Plan:
-        schedule = self._adamw(self.channel_epochs, self.settings.channel_learning_rate, weight_decay=_WEIGHT_DECAY)
+        schedule = self._adamw(self.channel_epochs, self.settings.channel_learning_rate)
         return _Plan(schedule, self.how, "channel_learning_rate")
 
-    def _adamw(self, epochs: int, learning_rate: float, weight_decay: float) -> TrainerSettings:
+    def _adamw(self, epochs: int, learning_rate: float) -> TrainerSettings:
         own = {
             "optimizer": "adamw",
             "learning_rate": learning_rate,
             "epochs": epochs,
-            "weight_decay": weight_decay,
+            "weight_decay": 0.0,
             "ema": 0.0,
         }
         return self.training.trainer.model_copy(update=own)

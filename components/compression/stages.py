@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from components.compression import channel_pruning, clustering, conversion, pruning, sensitivity
 from components.compression.errors import VariantError
-from components.compression.kernels import Skipped, choose, copy_of, has_kernel, is_depthwise, kernel, sparsity
+from components.compression.job import Candidate, Job, Staged
+from components.compression.kernels import choose, copy_of, has_kernel, is_depthwise, kernel, sparsity
 from components.compression.measurement import top1_accuracy
 from components.compression.quantization_aware import WIDE_BITS, fake_quantized, float_weights
 from components.compression.search import Level, furthest
@@ -19,15 +19,9 @@ from trainer_module.progress import COMPRESSION, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     import tf_keras as keras
 
-    from components.compression.data import LabelledImages
-    from components.compression.fine_tuning import FineTuner
-    from components.compression.settings import CompressionSettings
-
-_logger = logging.getLogger(__name__)
 _Made = TypeVar("_Made")
 
 _SPARSITIES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -35,92 +29,6 @@ _CLUSTERS = (64, 32, 16, 8, 4)
 # Mean bits of a weight.
 _BITS = (6.0, 5.0, 4.0, 3.5, 3.0, 2.5)
 _SENSITIVITY_IMAGES = 512
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A variant to be made.
-
-    Attributes:
-        name: Its name.
-        model: The float model behind it.
-        convert: Makes the content of its .tflite file; may raise VariantError.
-        integer: Whether it must compute in integers alone.
-        sparsity: Share of zeros that its file must have.
-        clusters: Most distinct weights of a clustered kernel, and how many kernels are clustered.
-        larger: Name of the variant than which it must be smaller when deflated.
-    """
-
-    name: str
-    model: keras.Model
-    convert: Callable[[], bytes]
-    integer: bool = False
-    sparsity: float = 0.0
-    clusters: tuple[int, int] | None = None
-    larger: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Staged:
-    """What a stage made.
-
-    Attributes:
-        model: The model.
-        note: What was done, as JSON-ready values.
-        clustered: Names of the layers whose kernels are clustered.
-        clusters: Most distinct weights of each of them.
-    """
-
-    model: keras.Model
-    note: dict[str, Any]
-    clustered: tuple[str, ...] = ()
-    clusters: int = 0
-
-
-@dataclasses.dataclass
-class Job:
-    """What the stages work with, and what they note on the way.
-
-    Attributes:
-        model: The parent as it came; the folded one is `folded`.
-        folded: The parent without batch normalisation; None if no stage needs it.
-        settings: What is wanted.
-        representative: uint8 images [M, S, S, 3] that calibrate.
-        calibration: Training images with labels, for what is measured before any fine-tuning.
-        validation: The images that decide.
-        parent_accuracy: Validation accuracy of the parent.
-        scratch: Existing directory for the converters.
-        quantizer: Names the better of the two post-training quantisers, once both have been measured.
-        tuner: Fine-tunes; None if no stage needs it.
-        labels: Names of the classes, a line for each, which every file then holds; empty if they are not known.
-        skipped: Layers left out, by stage.
-        dropped: Stages and variants that came to nothing, with the reason.
-        notes: What each stage did, as JSON-ready values.
-    """
-
-    model: keras.Model
-    folded: keras.Model | None
-    settings: CompressionSettings
-    representative: np.ndarray
-    calibration: LabelledImages
-    validation: LabelledImages
-    parent_accuracy: float
-    scratch: Path
-    quantizer: Callable[[], str]
-    tuner: FineTuner | None
-    labels: str = ""
-    skipped: dict[str, list[Skipped]] = dataclasses.field(default_factory=dict)
-    dropped: dict[str, str] = dataclasses.field(default_factory=dict)
-    notes: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-
-    def wants(self, stage: str) -> bool:
-        """Tells whether a stage is among those wanted."""
-        return stage in self.settings.stages
-
-    def drop(self, name: str, error: VariantError) -> None:
-        """Notes that a stage or variant came to nothing."""
-        self.dropped[name] = str(error)
-        _logger.warning("Compression: %s is dropped: %s", name, error)
 
 
 def candidates(job: Job) -> Iterator[Candidate]:
