@@ -16,10 +16,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
+from benchmarks import variants
 
 _SETTINGS = Path(__file__).with_name("cifar10.yaml")
 # The size of MLPerf Tiny's reference model for image classification.
@@ -44,50 +43,23 @@ def main() -> None:
 
 
 def _report(output: Path, seconds: float) -> None:
-    from pipeline.metadata import Metadata, Outputs
     from pipeline.workspace import Workspace
-    from trainer_module.input_pipeline import load_arrays
 
-    workspace = Workspace(output)
-    summary = json.loads(workspace.summary_file.read_text(encoding="utf-8"))
-    metadata = Metadata(workspace.metadata_file)
-    outputs = Outputs(metadata, metadata.runs()[-1])
-    test = f"{outputs.uri('Transform', 'transformed_examples')}/Split-test/*"
-    images, labels = load_arrays([test], summary["settings"]["data"]["image_size"])
-    variants = Path(outputs.uri("Compression", "report")) / "variants"
-    _print("| Variant | Bytes | Deflated | x naive | x float32 | Validation | Test | Latency ms |")
-    _print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for row in summary["variants"]:
-        row["test"] = _accuracy(variants / f"{row['name']}.tflite", images, labels)
-        _print(
-            f"| {row['name']} | {row['bytes']:,} | {row['deflated_bytes']:,} | {row['times_smaller_than_naive']:.0f} | "
-            f"{row['times_smaller_than_float32']:.1f} | {row['accuracy']:.2%} | {row['test']:.2%} | "
-            f"{row['latency_ms']:.3f} |"
-        )
-    _print_record(summary["variants"])
+    _report_record(variants.report(output))
+    summary = json.loads(Workspace(output).summary_file.read_text(encoding="utf-8"))
     seconds_of = {component["name"]: component["seconds"] for component in summary["components"]}
     trained, compressed = summary["model"]["train_seconds"], seconds_of["Compression"]
-    _print(f"Shipped: {summary['shipped']['name']}; training {trained:.0f} s, compression {compressed:.0f} s,")
-    _print(f"{len(labels)} test photos, this command {seconds:.0f} s")
+    variants.say(f"Shipped: {summary['shipped']['name']}; training {trained:.0f} s, compression {compressed:.0f} s,")
+    variants.say(f"this command {seconds:.0f} s")
 
 
-def _print_record(rows: list[dict[str, Any]]) -> None:
+def _report_record(rows: list[dict[str, Any]]) -> None:
     small = [row for row in rows if row["bytes"] <= _RECORD_BYTES]
     if not small:
-        _print(f"No variant has at most {_RECORD_BYTES:,} bytes")
+        variants.say(f"No variant has at most {_RECORD_BYTES:,} bytes")
         return
     best = max(small, key=lambda row: row["accuracy"])
-    _print(f"Record: {best['name']}, {best['bytes']:,} bytes, {best['test']:.2%} of the test photos")
-
-
-def _accuracy(model: Path, images: np.ndarray, labels: np.ndarray) -> float:
-    from trainer_module.tflite import TFLiteClassifier
-
-    return float((TFLiteClassifier(model).predict(images).argmax(axis=1) == labels).mean())
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+    variants.say(f"Record: {best['name']}, {best['bytes']:,} bytes, {best['test']:.2%} of the test photos")
 
 
 if __name__ == "__main__":
