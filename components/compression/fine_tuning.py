@@ -112,9 +112,13 @@ class FineTuner:
                 network, teacher = (computing_in(self.teacher, how.precision) for _ in range(2))
                 return self._compiled(network, teacher, self._plan(how))
 
-        strategy = tf.distribute.get_strategy()
+        longest = max(self.epochs, self.channel_epochs if "prune_channels" in self.settings.stages else 0)
         return acceleration.choose(
-            self.training.acceleration, build, self._batches.probe(), self.steps, strategy
+            self.training.acceleration,
+            build,
+            self._batches.probe(),
+            longest * self._batches.steps,
+            tf.distribute.get_strategy(),
         ).chosen
 
     def once(self, name: str, model: keras.Model, work: Callable[[], None], epochs: int | None = None) -> None:
