@@ -120,7 +120,12 @@ def summary(names: list[str] | None = None) -> dict[str, Any]:
         "dropped_variants": [{"name": "qat", "reason": "all weights are zero"}],
         "compression": {
             "naive": {"params": 5_680_362, "bytes": 22_721_448},
-            "done": {},
+            "done": {
+                "prune": {"sparsity": 0.5, "layers": {"stem": 0.25, "head": 0.9}},
+                "cluster": {"clusters": 16, "layers": ["stem", "head"]},
+                "prune_channels": {"multiply_accumulates": [2_000_000, 1_000_000], "channels": {"stem": 8}},
+                "qat_mixed": {"mean_bits": 3.5, "bits": {"stem": 8, "head": 3}},
+            },
             "skipped": {"prune": [{"layer": "depthwise", "reason": "depthwise kernel"}]},
             "budget": {"max_accuracy_drop": 0.02, "max_bytes": 90_000, "max_latency_ms": None, "size": "file"},
             "seconds": 20.0,

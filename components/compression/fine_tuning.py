@@ -19,7 +19,7 @@ from trainer_module import acceleration, optimization
 from trainer_module.batches import Batches
 from trainer_module.callbacks import EpochProgress
 from trainer_module.distillation import DistilledModel
-from trainer_module.progress import COMPRESSION
+from trainer_module.progress import COMPRESSION, report
 from trainer_module.repeatability import make_repeatable
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ class FineTuner:
                 network, teacher = (computing_in(self.teacher, how.precision) for _ in range(2))
                 return self._compiled(network, teacher, self._plan(how))
 
+        report(COMPRESSION, "choosing how to execute the steps")
         longest = max(self.epochs, self.channel_epochs if "prune_channels" in self.settings.stages else 0)
         return acceleration.choose(
             self.training.acceleration,

@@ -181,6 +181,20 @@ def test_near_copies_in_other_splits_are_named():
     assert "too many photos to look for near copies" in render(_facts(content))
 
 
+def test_what_each_stage_did_is_told():
+    page = render(_facts())
+    for words in (
+        "50 % of the weights are zero",
+        "stem: 25 % zeros, head: 90 % zeros",
+        "16 distinct weights for each layer",
+        "2,000,000 multiply-accumulates became 1,000,000",
+        "stem: 8 channels",
+        "at most 3.5 bits for a weight on average",
+        "stem: 8 bits, head: 3 bits",
+    ):
+        assert words in page
+
+
 def test_the_slices_are_told():
     assert _cells(render(_facts()), "brightness below 0.25") == ["7", "90.00 %", "100.00 %", "90.00 %"]
 

@@ -25,10 +25,30 @@ def compression(facts: Facts) -> dict[str, Any] | None:
         "variants": summary["variants"],
         "shipped": summary["shipped"]["name"],
         "dropped": summary["dropped_variants"],
-        "done": summary["compression"]["done"],
+        "done": [_deed(stage, note) for stage, note in summary["compression"]["done"].items()],
         "skipped": summary["compression"]["skipped"],
         "charts": [_pareto(summary)],
     }
+
+
+def _deed(stage: str, note: Mapping[str, Any]) -> dict[str, str]:
+    """Says in words what a stage did, in all and in each layer; see `components.compression.stages` for the notes."""
+    if "sparsity" in note:
+        zeros = {layer: f"{100 * share:.0f} %" for layer, share in note["layers"].items()}
+        return {"stage": stage, "whole": f"{100 * note['sparsity']:.0f} % of the weights are zero", "layers": _listed(zeros)}
+    if "clusters" in note:
+        few = f"{note['clusters']} distinct weights for each layer"
+        return {"stage": stage, "whole": few, "layers": ", ".join(note["layers"])}
+    if "channels" in note:
+        before, after = note["multiply_accumulates"]
+        less = f"{before:,} multiply-accumulates became {after:,}"
+        return {"stage": stage, "whole": less, "layers": _listed(note["channels"], "channels")}
+    fewer = f"at most {note['mean_bits']:g} bits for a weight on average"
+    return {"stage": stage, "whole": fewer, "layers": _listed(note["bits"], "bits")}
+
+
+def _listed(values: Mapping[str, Any], unit: str = "zeros") -> str:
+    return ", ".join(f"{layer}: {value} {unit}" for layer, value in values.items())
 
 
 def layers(facts: Facts) -> dict[str, Any] | None:
