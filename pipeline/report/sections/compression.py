@@ -32,22 +32,24 @@ def compression(facts: Facts) -> dict[str, Any] | None:
 
 
 def _deed(stage: str, note: Mapping[str, Any]) -> dict[str, str]:
-    """Says in words what a stage did, in all and in each layer; see `components.compression.stages` for the notes."""
+    whole, each = _told(note)
+    return {"stage": stage, "whole": whole, "layers": each}
+
+
+def _told(note: Mapping[str, Any]) -> tuple[str, str]:
+    """Says in words what a stage did, in all and in each layer; the notes are those of `compression.stages`."""
     if "sparsity" in note:
         zeros = {layer: f"{100 * share:.0f} %" for layer, share in note["layers"].items()}
-        return {"stage": stage, "whole": f"{100 * note['sparsity']:.0f} % of the weights are zero", "layers": _listed(zeros)}
+        return f"{100 * note['sparsity']:.0f} % of the weights are zero", _listed(zeros, "zeros")
     if "clusters" in note:
-        few = f"{note['clusters']} distinct weights for each layer"
-        return {"stage": stage, "whole": few, "layers": ", ".join(note["layers"])}
+        return f"{note['clusters']} distinct weights for each layer", ", ".join(note["layers"])
     if "channels" in note:
         before, after = note["multiply_accumulates"]
-        less = f"{before:,} multiply-accumulates became {after:,}"
-        return {"stage": stage, "whole": less, "layers": _listed(note["channels"], "channels")}
-    fewer = f"at most {note['mean_bits']:g} bits for a weight on average"
-    return {"stage": stage, "whole": fewer, "layers": _listed(note["bits"], "bits")}
+        return f"{before:,} multiply-accumulates became {after:,}", _listed(note["channels"], "channels")
+    return f"at most {note['mean_bits']:g} bits for a weight on average", _listed(note["bits"], "bits")
 
 
-def _listed(values: Mapping[str, Any], unit: str = "zeros") -> str:
+def _listed(values: Mapping[str, Any], unit: str) -> str:
     return ", ".join(f"{layer}: {value} {unit}" for layer, value in values.items())
 
 
