@@ -183,16 +183,18 @@ def test_near_copies_in_other_splits_are_named():
 
 def test_what_each_stage_did_is_told():
     page = render(_facts())
-    for words in (
-        "50 % of the weights are zero",
-        "stem: 25 % zeros, head: 90 % zeros",
-        "16 distinct weights for each layer",
-        "2,000,000 multiply-accumulates became 1,000,000",
-        "stem: 8 channels",
-        "at most 3.5 bits for a weight on average",
-        "stem: 8 bits, head: 3 bits",
-    ):
-        assert words in page
+    rows = re.findall(r'<th scope="row">(\w+)</th><td>([\w ]+)</td><td class="text">([^<]+)</td>', page)
+    assert rows == [
+        ("prune", "sparsity", "0.5"),
+        ("prune", "layers", "stem 0.25, head 0.9"),
+        ("cluster", "clusters", "16"),
+        ("cluster", "layers", "stem, head"),
+        ("prune_channels", "multiply accumulates", "2,000,000, 1,000,000"),
+        ("prune_channels", "channels", "stem 8"),
+        ("qat_mixed", "mean bits", "3.5"),
+        ("qat_mixed", "bits", "stem 8, head 3"),
+        ("prune", "depthwise", "depthwise kernel"),
+    ]
 
 
 def test_the_slices_are_told():

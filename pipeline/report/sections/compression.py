@@ -25,32 +25,27 @@ def compression(facts: Facts) -> dict[str, Any] | None:
         "variants": summary["variants"],
         "shipped": summary["shipped"]["name"],
         "dropped": summary["dropped_variants"],
-        "done": [_deed(stage, note) for stage, note in summary["compression"]["done"].items()],
+        "done": _deeds(summary["compression"]["done"]),
         "skipped": summary["compression"]["skipped"],
         "charts": [_pareto(summary)],
     }
 
 
-def _deed(stage: str, note: Mapping[str, Any]) -> dict[str, str]:
-    whole, each = _told(note)
-    return {"stage": stage, "whole": whole, "layers": each}
+def _deeds(done: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Puts what each stage noted of itself into rows of text; whoever adds a stage notes what they like."""
+    return [
+        {"stage": stage, "what": what.replace("_", " "), "value": _text(value)}
+        for stage, note in done.items()
+        for what, value in note.items()
+    ]
 
 
-def _told(note: Mapping[str, Any]) -> tuple[str, str]:
-    """Says in words what a stage did, in all and in each layer; the notes are those of `compression.stages`."""
-    if "sparsity" in note:
-        zeros = {layer: f"{100 * share:.0f} %" for layer, share in note["layers"].items()}
-        return f"{100 * note['sparsity']:.0f} % of the weights are zero", _listed(zeros, "zeros")
-    if "clusters" in note:
-        return f"{note['clusters']} distinct weights for each layer", ", ".join(note["layers"])
-    if "channels" in note:
-        before, after = note["multiply_accumulates"]
-        return f"{before:,} multiply-accumulates became {after:,}", _listed(note["channels"], "channels")
-    return f"at most {note['mean_bits']:g} bits for a weight on average", _listed(note["bits"], "bits")
-
-
-def _listed(values: Mapping[str, Any], unit: str) -> str:
-    return ", ".join(f"{layer}: {value} {unit}" for layer, value in values.items())
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{layer} {_text(own)}" for layer, own in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def layers(facts: Facts) -> dict[str, Any] | None:
