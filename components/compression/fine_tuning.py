@@ -199,7 +199,7 @@ class FineTuner:
 
         def build(how: Acceleration) -> keras.Model:
             with acceleration.computing(how.precision):
-                return self._compiled(computing_in(model, how.precision), self._channel_plan(how))
+                return self._compiled(computing_in(model, how.precision), self._plan(how))
 
         report(COMPRESSION, "choosing how to execute the steps")
         settings, steps = self.training.acceleration, epochs * self._batches.steps

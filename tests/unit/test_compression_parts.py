@@ -61,6 +61,14 @@ def test_channels_go_and_the_network_stays_whole(architecture: str) -> None:
     assert np.isfinite(smaller.predict(IMAGES.astype(np.float32), verbose=0)).all()
 
 
+def test_sixteens_go_before_eights() -> None:
+    _, changed = channel_pruning.remove_channels(folded("residual"), 0.3, IMAGES, LABELS)
+    assert changed
+    assert all(left % 16 == 0 for left in changed.values())
+    _, changed = channel_pruning.remove_channels(folded("residual"), 0.7, IMAGES, LABELS)
+    assert 8 in changed.values()
+
+
 def test_batch_normalisation_does_not_change_the_choice() -> None:
     share = 1e-4
     _, changed = channel_pruning.remove_channels(unfolded("residual"), share, IMAGES, LABELS)
