@@ -312,7 +312,7 @@ def test_a_pushed_model_is_compressed_again(digits, tmp_path):
     wanted = ("--set", "compression.stages=[quantize,qat]", "--set", "compression.bits=[4]")
     result = trimline("compress", "--model", model, "--data", out / "digits", "--output", tmp_path, *wanted)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert re.search(r"^Compression: fine-tuning qat_int4, epoch \d/3, loss ", result.stderr, re.MULTILINE)
+    assert re.search(r"^Compression: fine-tuning qat_int4, epoch \d/3, loss ", result.stdout, re.MULTILINE)
     report = json.loads((tmp_path / "compressed/report.json").read_text())
     assert report["parent"]["validation_accuracy"] > 0.9
     assert f"Selected: {report['selected']}" in result.stdout
