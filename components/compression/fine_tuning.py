@@ -106,30 +106,18 @@ class FineTuner:
         """How steps are executed: as the Trainer's were, or as this device does them fastest."""
         return self.known_acceleration or self._fastest(self.teacher, self.epochs)
 
-    def once(self, name: str, model: keras.Model, work: Callable[[], None], epochs: int | None = None) -> None:
+    def once(self, name: str, model: keras.Model, work: Callable[[], None]) -> None:
         """Does work that changes the weights of a model, or takes over what an earlier run kept of it.
 
         Args:
             name: Of the work; the same for the same work.
             model: Has the result afterwards.
-            work: Changes the model's weights.
-            epochs: That it takes; None for those of one fine-tuning.
+            work: Changes the model's weights, by one fine-tuning.
 
         Raises:
             VariantError: The time budget does not allow the work.
         """
-        kept = self.store.load(name)
-        if kept is not None:
-            model.set_weights(kept)
-            return
-        self._require_time(name, epochs or self.epochs)
-        self._work = name
-        # Named here, so that it is chosen before the seed is set: trying steps draws random numbers.
-        _logger.info("Fine-tuning %s with %s", name, self.how)
-        # What was kept of an earlier run draws no random numbers this time.
-        make_repeatable(self.training.seed, name)
-        work()
-        self.store.save(name, model.get_weights())
+        self._once(name, model, self.epochs, lambda: self.how, lambda _: work())
 
     def fit(
         self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback] = (), *, one_by_one: bool = False
@@ -147,24 +135,51 @@ class FineTuner:
         how = dataclasses.replace(self.how, steps_per_execution=1) if one_by_one else self.how
         self._fit(model, self._plan(how), callbacks)
 
-    def fit_channels(self, model: keras.Model) -> None:
-        """Trains a network that has lost channels in place, in whatever precision is fastest.
+    def fit_channels(self, name: str, model: keras.Model) -> None:
+        """Trains a network that has lost channels in place, in whatever precision is fastest, or see `once`.
 
         Args:
+            name: Of the work.
             model: Functional model of the teacher's input and classes.
 
         Raises:
-            VariantError: The loss or a weight is not a finite number any more.
+            VariantError: The time budget does not allow it, or the loss or a weight is not a finite number any more.
         """
-        # Chosen anew, because what is fast depends on the channels: with 8 of them, bfloat16 took 1.3 times as long as
-        # float32 on a CPU with AVX-512, with 16 of them 0.6 times.
-        how = self._fastest(model, self.channel_epochs)
-        _logger.info("%s with %s", self._work, how)
-        make_repeatable(self.training.seed, self._work)
-        with acceleration.computing(how.precision):
-            network = computing_in(model, how.precision)
-            self._fit(network, self._channel_plan(how))
-        model.set_weights(network.get_weights())
+
+        def choose() -> Acceleration:
+            # Anew, because what is fast depends on the channels: with 8 of them, bfloat16 took 1.3 times as long as
+            # float32 on a CPU with AVX-512, with 16 of them 0.6 times.
+            return self._fastest(model, self.channel_epochs)
+
+        def work(how: Acceleration) -> None:
+            with acceleration.computing(how.precision):
+                network = computing_in(model, how.precision)
+                self._fit(network, self._channel_plan(how))
+            model.set_weights(network.get_weights())
+
+        self._once(name, model, self.channel_epochs, choose, work)
+
+    def _once(
+        self,
+        name: str,
+        model: keras.Model,
+        epochs: int,
+        choose: Callable[[], Acceleration],
+        work: Callable[[Acceleration], None],
+    ) -> None:
+        kept = self.store.load(name)
+        if kept is not None:
+            model.set_weights(kept)
+            return
+        self._require_time(name, epochs)
+        self._work = name
+        # Before the seed is set, because trying steps draws random numbers.
+        how = choose()
+        _logger.info("Fine-tuning %s with %s", name, how)
+        # What was kept of an earlier run draws no random numbers this time.
+        make_repeatable(self.training.seed, name)
+        work(how)
+        self.store.save(name, model.get_weights())
 
     def _fit(
         self,
@@ -206,9 +221,10 @@ class FineTuner:
         return acceleration.choose(settings, build, self._batches.probe(), steps, tf.distribute.get_strategy()).chosen
 
     def _compiled(self, model: keras.Model, plan: _Plan) -> keras.Model:
-        teacher = computing_in(self.teacher, plan.how.precision)
-        weight = self.settings.distillation.weight
-        taught = DistilledModel(model, teacher, weight, self.settings.distillation.temperature) if weight else model
+        wanted, taught = self.settings.distillation, model
+        if wanted.weight:
+            teacher = computing_in(self.teacher, plan.how.precision)
+            taught = DistilledModel(model, teacher, wanted.weight, wanted.temperature)
         taught.compile(
             optimizer=optimization.optimizer(plan.schedule, self._batches.steps),
             loss=self._loss,

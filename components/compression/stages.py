@@ -268,8 +268,7 @@ def _channel_pruned(job: Job) -> Staged:
     images, labels = job.calibration.images[:_SENSITIVITY_IMAGES], job.calibration.labels[:_SENSITIVITY_IMAGES]
     narrow, changed = channel_pruning.remove_channels(whole, job.settings.channel_sparsity, images, labels)
     before, after = map(channel_pruning.multiply_accumulates, (whole, narrow))
-    tuner = _require(job.tuner)
-    tuner.once("channel_pruned", narrow, lambda: tuner.fit_channels(narrow), tuner.channel_epochs)
+    _require(job.tuner).fit_channels("channel_pruned", narrow)
     return Staged(fold_batch_norm(narrow), {"multiply_accumulates": [before, after], "channels": changed})
 
 
