@@ -66,10 +66,11 @@ class CompressionSettings(Settings):
         0.001, gt=0.0, le=1.0, description="Peak learning rate of the fine-tuning (AdamW, cosine)."
     )
     channel_epochs: int | None = Field(
-        None, ge=1, le=10_000, description="Epochs after prune_channels; unset: half of trainer.epochs, at least 2."
-    )
-    channel_learning_rate: float = Field(
-        0.003, gt=0.0, le=1.0, description="Peak learning rate after prune_channels (AdamW, cosine)."
+        None,
+        ge=1,
+        le=10_000,
+        description="Epochs after prune_channels, with the trainer's optimizer and learning rate; "
+        "unset: half of trainer.epochs, at least 2.",
     )
     distillation: TeachingSettings = TeachingSettings()
     time_budget_s: float | None = Field(
