@@ -70,6 +70,11 @@ def network() -> keras.Model:
 
 
 @pytest.fixture(scope="module")
+def residual() -> keras.Model:
+    return train("residual")
+
+
+@pytest.fixture(scope="module")
 def result(network: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Result:
     before = [weights.copy() for weights in network.get_weights()]
     found = run(network, tmp_path_factory.mktemp("all"), stages=ALL_STAGES)
@@ -133,8 +138,8 @@ def test_narrow_weights_take_half_a_byte(result: Result) -> None:
         np.testing.assert_array_equal(left.values, right.values)
 
 
-def test_auto_finds_the_bits_of_each_layer(tmp_path: Path) -> None:
-    found = run(train("residual"), tmp_path, stages=["qat"], bits="auto", epochs=1)
+def test_auto_finds_the_bits_of_each_layer(residual: keras.Model, tmp_path: Path) -> None:
+    found = run(residual, tmp_path, stages=["qat"], bits="auto", epochs=1)
     assert found.report["dropped"] == []
     note = found.report["done"]["qat_mixed"]
     assert note["mean_bits"] < 6
@@ -148,8 +153,8 @@ def test_auto_finds_the_bits_of_each_layer(tmp_path: Path) -> None:
     assert narrow["accuracy"] > 0.9
 
 
-def test_fewer_bits_deflate_better(tmp_path: Path) -> None:
-    found = run(train("residual"), tmp_path, stages=["qat"], bits=[4, 2], epochs=1)
+def test_fewer_bits_deflate_better(residual: keras.Model, tmp_path: Path) -> None:
+    found = run(residual, tmp_path, stages=["qat"], bits=[4, 2], epochs=1)
     four, two = (row_of(found, name) for name in ("qat_int4", "qat_int2"))
     assert two["bytes"] == pytest.approx(four["bytes"], rel=0.02)
     assert two["deflated_bytes"] < 0.8 * four["deflated_bytes"]
@@ -163,8 +168,10 @@ def test_channels_are_gone_from_the_network(result: Result) -> None:
 
 
 @pytest.mark.parametrize("how", [None, Acceleration(precision="bfloat16", steps_per_execution=4)])
-def test_channels_go_whatever_executes_the_steps(how: Acceleration | None, tmp_path: Path) -> None:
-    found = run(train("residual"), tmp_path, how=how, stages=["prune_channels"], epochs=1)
+def test_channels_go_whatever_executes_the_steps(
+    residual: keras.Model, how: Acceleration | None, tmp_path: Path
+) -> None:
+    found = run(residual, tmp_path, how=how, stages=["prune_channels"], epochs=1)
     assert found.report["dropped"] == []
     assert row_of(found, "channel_pruned_float32")["accuracy"] > 0.9
     assert keras.mixed_precision.global_policy().name == "float32"
@@ -186,46 +193,45 @@ def test_skipped_layers_are_named_with_reason(result: Result, network: keras.Mod
     json.dumps(result.report)
 
 
-def test_auto_searches_and_a_second_run_takes_over_what_is_finished(tmp_path: Path) -> None:
-    network = train("residual")
+def test_auto_searches_and_a_second_run_takes_over_what_is_finished(residual: keras.Model, tmp_path: Path) -> None:
     budget = BudgetSettings(max_accuracy_drop=0.1, max_bytes=1)
     wanted = {"stages": ["prune"], "sparsity": "auto", "epochs": 1, "budget": budget}
     with pytest.raises(UserError, match="max_bytes 1"):
-        run(network, tmp_path, tmp_path / "kept", **wanted)
+        run(residual, tmp_path, tmp_path / "kept", **wanted)
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "kept").iterdir()}
     assert len(kept) >= 1
     with pytest.raises(UserError, match="max_bytes 1"):
-        run(network, tmp_path, tmp_path / "kept", **wanted)
+        run(residual, tmp_path, tmp_path / "kept", **wanted)
     assert kept == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "kept").iterdir()}
 
 
-def test_auto_finds_more_than_the_mildest(tmp_path: Path) -> None:
-    found = run(train("residual"), tmp_path, tmp_path / "kept", stages=["prune"], sparsity="auto")
+def test_auto_finds_more_than_the_mildest(residual: keras.Model, tmp_path: Path) -> None:
+    found = run(residual, tmp_path, tmp_path / "kept", stages=["prune"], sparsity="auto")
     assert found.report["done"]["prune"]["sparsity"] > 0.3
     assert not (tmp_path / "kept").exists()
 
 
-def test_a_spent_time_budget_leaves_what_needs_no_time(tmp_path: Path) -> None:
-    found = run(train("residual"), tmp_path, stages=["quantize", "qat", "prune"], time_budget_s=1e-6)
+def test_a_spent_time_budget_leaves_what_needs_no_time(residual: keras.Model, tmp_path: Path) -> None:
+    found = run(residual, tmp_path, stages=["quantize", "qat", "prune"], time_budget_s=1e-6)
     reasons = {entry["name"]: entry["reason"] for entry in found.report["dropped"]}
     assert set(reasons) == {"qat_int8", "qat_int4", "pruned"}
     assert "compression.time_budget_s" in reasons["pruned"]
     assert found.selected.name.startswith("int8")
 
 
-def test_what_was_finished_is_kept_for_a_run_with_more_time(tmp_path: Path) -> None:
-    network, kept = train("residual"), tmp_path / "kept"
+def test_what_was_finished_is_kept_for_a_run_with_more_time(residual: keras.Model, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
     wanted = {"stages": ["prune", "qat"], "epochs": 1}
     with pytest.raises(UserError, match="max_bytes 1"):
-        run(network, tmp_path, kept, **wanted | {"stages": ["prune"]}, budget=BudgetSettings(max_bytes=1))
-    found = run(network, tmp_path, kept, **wanted, time_budget_s=1e-6)
+        run(residual, tmp_path, kept, **wanted | {"stages": ["prune"]}, budget=BudgetSettings(max_bytes=1))
+    found = run(residual, tmp_path, kept, **wanted, time_budget_s=1e-6)
     assert found.selected.name == "pruned_float32"
     assert "run again with more" in found.report["dropped"][0]["reason"]
     assert len(list(kept.iterdir())) == 1
 
 
-def test_two_clusters_of_a_pruned_network_are_refused_with_the_reason(tmp_path: Path) -> None:
-    found = run(train("residual"), tmp_path, stages=["prune", "cluster"], clusters=2, epochs=1)
+def test_two_clusters_of_a_pruned_network_are_refused_with_the_reason(residual: keras.Model, tmp_path: Path) -> None:
+    found = run(residual, tmp_path, stages=["prune", "cluster"], clusters=2, epochs=1)
     [dropped] = found.report["dropped"]
     assert dropped["name"] == "pruned_clustered"
     assert "compression.clusters" in dropped["reason"]
