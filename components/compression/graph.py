@@ -5,7 +5,7 @@ The layers' own records of it also hold what other models, such as TFMOT's wrapp
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainer_module.folding import references
 
@@ -28,3 +28,29 @@ def consumers(model: keras.Model) -> dict[str, list[str]]:
         for source in taken:
             found[source].append(name)
     return found
+
+
+def cut(config: dict[str, Any], gone: set[str]) -> None:
+    """Takes layers out of a functional model's configuration, in place.
+
+    What is added to the output of one of them is left as it is: where one term remains, it replaces the sum.
+
+    Args:
+        config: As of `model.get_config()`.
+        gone: Names of the layers. What takes the output of one of them is among them, or adds something else to it.
+    """
+    replaced: dict[str, list[Any]] = {}
+    for layer in list(config["layers"]):
+        taken = list(references(layer["inbound_nodes"]))
+        for reference in taken:
+            reference[:3] = replaced.get(reference[0], reference[:3])
+        left = [reference for reference in taken if reference[0] not in gone]
+        if layer["name"] in gone:
+            config["layers"].remove(layer)
+        elif len(left) == 1 < len(taken):
+            config["layers"].remove(layer)
+            replaced[layer["name"]] = left[0][:3]
+        else:
+            layer["inbound_nodes"] = [left] if left else []
+    for reference in references(config["output_layers"]):
+        reference[:3] = replaced.get(reference[0], reference[:3])

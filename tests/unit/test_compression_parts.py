@@ -26,6 +26,7 @@ from trainer_module.models import build_model
 from trainer_module.settings import ModelSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SIZE = 16
@@ -33,9 +34,9 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (32, SIZE, SIZE, 3), dtype=np
 LABELS = np.arange(32) % 4
 
 
-def unfolded(architecture: str) -> keras.Model:
+def unfolded(architecture: str, width: float = 1.0) -> keras.Model:
     keras.utils.set_random_seed(0)
-    network = build_model(ModelSettings(architecture=architecture, dropout=0.0), SIZE, 4)
+    network = build_model(ModelSettings(architecture=architecture, width=width, dropout=0.0), SIZE, 4)
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             # Zero gammas, with which blocks start, would make every branch silent.
@@ -46,6 +47,32 @@ def unfolded(architecture: str) -> keras.Model:
 
 def folded(architecture: str) -> keras.Model:
     return fold_batch_norm(unfolded(architecture))
+
+
+def certain(model: keras.Model) -> keras.Model:
+    """Makes a network so sure of the `answers` it gives, of several classes, that every change costs something."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    pixels = IMAGES.astype(np.float32)
+    model(pixels, training=True)
+    logits = model.get_layer("logits")
+    mean = keras.Model(model.input, logits.output)(pixels).numpy().mean(axis=0)
+    logits.set_weights([100 * logits.kernel, 100 * (logits.bias - mean)])
+    return model
+
+
+def answers(model: keras.Model) -> np.ndarray:
+    return model.predict(IMAGES.astype(np.float32), verbose=0).argmax(axis=1)
+
+
+def silence(layer: keras.layers.Layer, channels: np.ndarray | slice) -> None:
+    """Makes channels of a convolution, or of the batch normalisation after one, zero for every image."""
+    factor, bias, *statistics = layer.get_weights()
+    bias[channels] = 0
+    # Depthwise kernels end with the multiplier of their channels, which is 1.
+    np.moveaxis(factor, -2 if isinstance(layer, keras.layers.DepthwiseConv2D) else -1, 0)[channels] = 0
+    layer.set_weights([factor, bias, *statistics])
 
 
 @pytest.mark.parametrize("architecture", ["lean", "residual", "separable", "naive"])
@@ -62,22 +89,22 @@ def test_channels_go_and_the_network_stays_whole(architecture: str) -> None:
 
 
 def test_sixteens_go_before_eights() -> None:
-    _, changed = channel_pruning.remove_channels(folded("residual"), 0.3, IMAGES, LABELS)
-    assert changed
-    assert all(left % 16 == 0 for left in changed.values())
-    _, changed = channel_pruning.remove_channels(folded("residual"), 0.7, IMAGES, LABELS)
+    keras.utils.set_random_seed(0)
+    image = keras.Input((SIZE, SIZE, 3))
+    features = image
+    for channels in (32, 48, 16):
+        features = keras.layers.Conv2D(channels, 3, activation="relu", name=f"of_{channels}")(features)
+    features = keras.layers.GlobalAveragePooling2D()(features)
+    model = keras.Model(image, keras.layers.Dense(4, activation="softmax")(features))
+    _, changed = channel_pruning.remove_channels(model, 0.6, IMAGES, LABELS)
+    assert changed == {"of_32": 16, "of_48": 16}
+    _, changed = channel_pruning.remove_channels(model, 0.8, IMAGES, LABELS)
     assert 8 in changed.values()
-
-
-def test_batch_normalisation_does_not_change_the_choice() -> None:
-    share = 1e-4
-    _, changed = channel_pruning.remove_channels(unfolded("residual"), share, IMAGES, LABELS)
-    assert changed == channel_pruning.remove_channels(folded("residual"), share, IMAGES, LABELS)[1]
 
 
 @pytest.mark.parametrize("architecture", ["lean", "residual"])
 def test_batch_normalisation_knows_what_is_left(architecture: str) -> None:
-    narrow, _ = channel_pruning.remove_channels(unfolded(architecture), 0.4, IMAGES, LABELS)
+    narrow, _ = channel_pruning.remove_channels(unfolded(architecture), 0.1, IMAGES, LABELS)
     pixels = IMAGES.astype(np.float32)
     # As the images are one batch.
     of_batch = narrow(pixels, training=True).numpy()
@@ -85,16 +112,42 @@ def test_batch_normalisation_knows_what_is_left(architecture: str) -> None:
     np.testing.assert_allclose(fold_batch_norm(narrow).predict(pixels, verbose=0), of_batch, atol=0.06)
 
 
-def test_silent_channels_go_first_and_nothing_changes() -> None:
-    model = folded("residual")
-    block = model.get_layer("stage1_block1_first_conv")
-    kernel, bias = block.get_weights()
-    silent = np.arange(32) % 2 == 1
-    kernel[..., silent], bias[silent] = 0, 0
-    block.set_weights([kernel, bias])
-    share = 1e-4
-    smaller, changed = channel_pruning.remove_channels(model, share, IMAGES, LABELS)
+@pytest.mark.parametrize(("network", "layer"), [(folded, "conv"), (unfolded, "bn")])
+def test_silent_channels_go_first_and_nothing_changes(network: Callable[[str], keras.Model], layer: str) -> None:
+    model = network("residual")
+    silence(model.get_layer(f"stage1_block1_first_{layer}"), np.arange(32) % 2 == 1)
+    smaller, changed = channel_pruning.remove_channels(certain(model), 1e-4, IMAGES, answers(model))
     assert changed == {"stage1_block1_first_conv": 16}
+    pixels = IMAGES.astype(np.float32)
+    np.testing.assert_allclose(smaller.predict(pixels, verbose=0), model.predict(pixels, verbose=0), atol=1e-4)
+
+
+def bottleneck(_: str) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    image = keras.Input((SIZE, SIZE, 3))
+    stem = features = keras.layers.Conv2D(32, 3, padding="same", activation="relu")(image)
+    for channels, size in ((16, 1), (24, 3), (32, 1)):
+        name = f"stage1_block1_of_{channels}"
+        features = keras.layers.Conv2D(channels, size, padding="same", activation="relu", name=name)(features)
+    features = keras.layers.GlobalAveragePooling2D()(keras.layers.Add()([features, stem]))
+    return keras.Model(image, keras.layers.Softmax()(keras.layers.Dense(4, name="logits")(features)))
+
+
+@pytest.mark.parametrize(
+    ("network", "architecture"), [(folded, "residual"), (folded, "lean"), (bottleneck, "bottleneck")]
+)
+def test_a_silent_block_goes_as_a_whole_and_nothing_changes(
+    network: Callable[[str], keras.Model], architecture: str
+) -> None:
+    model = network(architecture)
+    block = [layer for layer in model.layers if layer.name.startswith("stage1_block1_") and layer.weights]
+    for layer in block:
+        silence(layer, slice(None))
+    positions = [np.prod(layer.output_shape[1:3]) * layer.get_weights()[0].size for layer in block]
+    share = 0.999 * sum(positions) / channel_pruning.multiply_accumulates(model)
+    smaller, changed = channel_pruning.remove_channels(certain(model), share, IMAGES, answers(model))
+    assert changed == {layer.name: 0 for layer in block}
+    assert not [layer.name for layer in smaller.layers if layer.name.startswith("stage1_block1_")]
     pixels = IMAGES.astype(np.float32)
     np.testing.assert_allclose(smaller.predict(pixels, verbose=0), model.predict(pixels, verbose=0), atol=1e-5)
 
