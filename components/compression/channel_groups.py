@@ -25,12 +25,19 @@ class Groups:
         sizes: Channels of each group.
         fixed: Groups that must stay whole: those of the input and of the classes.
         sources: What `graph.sources` says of the model.
+        kernels: The layers that have one, by name.
     """
 
     output: dict[str, int]
     sizes: dict[int, int]
     fixed: frozenset[int]
     sources: dict[str, list[str]]
+    kernels: dict[str, keras.layers.Layer]
+
+    @property
+    def whole(self) -> dict[int, np.ndarray]:
+        """Channels that stay if all do, by group."""
+        return {group: np.arange(size) for group, size in self.sizes.items()}
 
 
 def groups_of(model: keras.Model) -> Groups:
@@ -56,15 +63,15 @@ def groups_of(model: keras.Model) -> Groups:
                 if former in fixed:
                     fixed.add(joined)
     fixed |= {output[name] for name in model.output_names}
-    return Groups(output, sizes, frozenset(fixed), flow)
+    kernels = {layer.name: layer for layer in model.layers if has_kernel(layer)}
+    return Groups(output, sizes, frozenset(fixed), flow, kernels)
 
 
-def gone(model: keras.Model, groups: Groups, kept: dict[int, np.ndarray]) -> set[str]:
+def gone(groups: Groups, kept: dict[int, np.ndarray]) -> set[str]:
     """Names the layers that go as a whole: those without channels, and those around them that lead nowhere else.
 
     Args:
-        model: The network.
-        groups: Its groups.
+        groups: The groups of the network.
         kept: Channels that stay, as sorted indices by group. With none in some groups, the classes can be gone as well.
     """
     lost: set[str] = set()
@@ -72,7 +79,7 @@ def gone(model: keras.Model, groups: Groups, kept: dict[int, np.ndarray]) -> set
     for name, sources in groups.sources.items():
         for source in sources:
             takers[source].append(name)
-        empty = has_kernel(model.get_layer(name)) and not len(kept[groups.output[name]])
+        empty = name in groups.kernels and not len(kept[groups.output[name]])
         if empty or (sources and lost.issuperset(sources)):
             lost.add(name)
     for name in reversed(takers):
@@ -85,10 +92,10 @@ def gone(model: keras.Model, groups: Groups, kept: dict[int, np.ndarray]) -> set
 def silenced(model: keras.Model, groups: Groups, kept: dict[int, np.ndarray]) -> Iterator[None]:
     """Makes zero what is not kept, which does as its removal but is made at once; then the model is as it was."""
     weights = model.get_weights()
-    lost = gone(model, groups, kept)
-    for name, group in groups.output.items():
-        layer = model.get_layer(name)
-        stays = np.isin(np.arange(groups.sizes[group]), [] if name in lost else kept[group])
+    lost = gone(groups, kept)
+    for layer in model.layers:
+        group = groups.output[layer.name]
+        stays = np.isin(np.arange(groups.sizes[group]), [] if layer.name in lost else kept[group])
         if layer.weights and not stays.all():
             # Depthwise kernels end with the multiplier of their channels.
             first, *others = layer.get_weights()
@@ -103,7 +110,7 @@ def silenced(model: keras.Model, groups: Groups, kept: dict[int, np.ndarray]) ->
 def rebuilt(model: keras.Model, groups: Groups, kept: dict[int, np.ndarray]) -> keras.Model:
     """Returns a new network of what is kept, see `gone`, with the weights that it had."""
     config = model.get_config()
-    graph.cut(config, gone(model, groups, kept))
+    graph.cut(config, gone(groups, kept))
     for layer in config["layers"]:
         for key in ("filters", "units"):
             if key in layer["config"] and layer["class_name"] != "DepthwiseConv2D":

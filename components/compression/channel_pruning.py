@@ -15,7 +15,7 @@ from components.compression.errors import VariantError
 from components.compression.kernels import has_kernel, is_depthwise, kernel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # Vector units work on whole lanes, which XNNPACK's 8-bit kernels for AVX-512 make 16 outputs wide; below that, what is
 # saved are bytes and inputs of the next layer. And each tap of a kernel takes the time of so many inputs besides those
@@ -25,8 +25,7 @@ _LANE, _LEAST_LANE = 16, 8
 _TAP_IN_INPUTS = 12
 # Of a wide layer up to this part goes at once, not a lane: each step is a new network, whose harm must be estimated.
 _LARGEST_STEP = 1 / 8
-_GRADIENT_BATCH = 64
-_EVALUATION_BATCH = 256
+_BATCH = 64
 # The estimate is of small changes. To halve the channels of a shortcut, it promised 0.34 more of loss, which became
 # 0.76, and to remove a whole block 0.33, which became 0.28 (the network of benchmarks/cifar10.yaml). Measuring all 14
 # removals instead of the likeliest led to the same network, in 1.8 times the time.
@@ -94,8 +93,8 @@ def _importances(model: keras.Model, groups: Groups, images: np.ndarray, labels:
         return [weights * gradient for weights, gradient in zip(kernels, tape.gradient(loss, kernels), strict=True)]
 
     importances = {group: np.zeros(size) for group, size in groups.sizes.items()}
-    for start in range(0, len(images), _GRADIENT_BATCH):
-        some = slice(start, start + _GRADIENT_BATCH)
+    for start in range(0, len(images), _BATCH):
+        some = slice(start, start + _BATCH)
         for layer, product in zip(layers, products(images[some], labels[some]), strict=True):
             by_channel = product.numpy().reshape(-1, layer.output_shape[-1]).sum(axis=0)
             importances[groups.output[layer.name]] += np.square(by_channel)
@@ -128,74 +127,88 @@ def _without_least_important(
     removals = removals or list(_removals(model, groups, importances, most, _LEAST_LANE))
     if not removals:
         return None
-    before = _loss(model, images, labels)
-    harms = {}
-    for removal in sorted(removals, key=lambda removal: removal.harm / removal.saved)[:_MEASURED]:
-        with silenced(model, groups, removal.kept):
-            _recalibrate(model, images)
-            harms[(_loss(model, images, labels) - before) / removal.saved] = removal
-    smaller = rebuilt(model, groups, harms[min(harms)].kept)
-    _recalibrate(smaller, images)
+    likely = sorted(removals, key=lambda removal: removal.harm / removal.saved)[:_MEASURED]
+    added = _added_losses(model, groups, likely, images, labels)
+    best = min(zip(added, likely, strict=True), key=lambda pair: pair[0] / pair[1].saved)[1]
+    smaller = rebuilt(model, groups, best.kept)
+    _recalibration(smaller)(images)
     return smaller
 
 
-def _loss(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the mean cross-entropy."""
-    losses = []
-    for start in range(0, len(images), _EVALUATION_BATCH):
-        some = slice(start, start + _EVALUATION_BATCH)
-        probabilities = model(tf.cast(images[some], tf.float32), training=False)
-        losses.append(keras.losses.sparse_categorical_crossentropy(labels[some], probabilities))
-    return float(tf.reduce_mean(tf.concat(losses, axis=0)))
+def _added_losses(
+    model: keras.Model, groups: Groups, removals: list[_Removal], images: np.ndarray, labels: np.ndarray
+) -> list[float]:
+    """Measures what each removal adds to the loss, with batch normalisations that know what is left."""
+    recalibrate = _recalibration(model)
+
+    @tf.function(reduce_retracing=True)
+    def of_batch(some_images: tf.Tensor, some_labels: tf.Tensor) -> tf.Tensor:
+        probabilities = model(tf.cast(some_images, tf.float32), training=False)
+        return tf.reduce_sum(keras.losses.sparse_categorical_crossentropy(some_labels, probabilities))
+
+    def loss() -> float:
+        starts = range(0, len(images), _BATCH)
+        return sum(float(of_batch(images[at : at + _BATCH], labels[at : at + _BATCH])) for at in starts) / len(images)
+
+    before, added = loss(), []
+    for removal in removals:
+        with silenced(model, groups, removal.kept):
+            recalibrate(images)
+            added.append(loss() - before)
+    return added
 
 
 def _removals(
     model: keras.Model, groups: Groups, importances: dict[int, np.ndarray], most: float, lane: int
 ) -> Iterator[_Removal]:
-    whole = {group: np.arange(size) for group, size in groups.sizes.items()}
-    time, now = _cost_of(model, groups, whole, _LANE, _TAP_IN_INPUTS), _cost_of(model, groups, whole)
-    for group in groups.sizes.keys() - groups.fixed:
-        size = groups.sizes[group]
+    time, now = _cost_of(groups, groups.whole, _LANE, _TAP_IN_INPUTS), _cost_of(groups, groups.whole)
+    for group, size in groups.sizes.items():
         step = size % lane or max(lane, int(size * _LARGEST_STEP) // lane * lane)
         order = np.argsort(importances[group], kind="stable")
-        for going in sorted({min(step, size), size}):
-            kept = whole | {group: np.sort(order[going:])}
-            saved = 1 - _cost_of(model, groups, kept, _LANE, _TAP_IN_INPUTS) / time
-            if saved > 0 and gone(model, groups, kept).isdisjoint(model.output_names):
-                needed = min(1.0, (now - most) / (now - _cost_of(model, groups, kept)))
+        for going in sorted({min(step, size), size}) if group not in groups.fixed else ():
+            kept = groups.whole | {group: np.sort(order[going:])}
+            saved = 1 - _cost_of(groups, kept, _LANE, _TAP_IN_INPUTS) / time
+            if saved > 0 and gone(groups, kept).isdisjoint(model.output_names):
+                needed = min(1.0, (now - most) / (now - _cost_of(groups, kept)))
                 yield _Removal(importances[group][order[:going]].sum(), saved * needed, kept)
 
 
-def _cost_of(
-    model: keras.Model, groups: Groups, kept: dict[int, np.ndarray], lane: int = 1, tap_in_inputs: int = 0
-) -> float:
+def _cost_of(groups: Groups, kept: dict[int, np.ndarray], lane: int = 1, tap_in_inputs: int = 0) -> float:
     """Counts multiply-accumulates: as they are, or as they take time with these lanes and taps."""
     total = 0.0
-    lost = gone(model, groups, kept)
-    for name, sources in groups.sources.items():
-        layer = model.get_layer(name)
-        if has_kernel(layer) and name not in lost:
-            share = -(-len(kept[groups.output[name]]) // lane) * lane / groups.sizes[groups.output[name]]
-            if not is_depthwise(layer):
-                source = groups.output[sources[0]]
-                share *= (len(kept[source]) + tap_in_inputs) / groups.sizes[source]
-            total += share * _cost(layer)
+    lost = gone(groups, kept)
+    for name, layer in groups.kernels.items():
+        if name in lost:
+            continue
+        group = groups.output[name]
+        share = -(-len(kept[group]) // lane) * lane / groups.sizes[group]
+        if not is_depthwise(layer):
+            source = groups.output[groups.sources[name][0]]
+            share *= (len(kept[source]) + tap_in_inputs) / groups.sizes[source]
+        total += share * _cost(layer)
     return total
 
 
-def _recalibrate(model: keras.Model, images: np.ndarray) -> None:
-    """Gives batch normalisations the mean and variance of what reaches them now."""
+def _recalibration(model: keras.Model) -> Callable[[np.ndarray], None]:
+    """Returns what gives batch normalisations the mean and variance of what reaches them for images [M, S, S, 3]."""
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    if not norms:
-        return
     momenta = [norm.momentum for norm in norms]
-    for batch, start in enumerate(range(0, len(images), _GRADIENT_BATCH)):
+
+    @tf.function(reduce_retracing=True)
+    def update(some_images: tf.Tensor, momentum: tf.Tensor) -> None:
+        # As a tensor while the graph is made, so that one graph serves all batches.
         for norm in norms:
-            # With which the moving average is that of all batches so far.
-            norm.momentum = batch / (batch + 1)
-        model(tf.cast(images[start : start + _GRADIENT_BATCH], tf.float32), training=True)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+            norm.momentum = momentum
+        model(tf.cast(some_images, tf.float32), training=True)
+        for norm, own in zip(norms, momenta, strict=True):
+            norm.momentum = own
+
+    def recalibrate(images: np.ndarray) -> None:
+        for batch, start in enumerate(range(0, len(images), _BATCH) if norms else ()):
+            # With this momentum the moving average is that of all batches so far.
+            update(images[start : start + _BATCH], tf.constant(batch / (batch + 1)))
+
+    return recalibrate
 
 
 def _cost(layer: keras.layers.Layer) -> int:
