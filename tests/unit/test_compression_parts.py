@@ -78,8 +78,8 @@ def silence(layer: keras.layers.Layer, channels: np.ndarray | slice) -> None:
 @pytest.mark.parametrize("architecture", ["lean", "residual", "separable", "naive"])
 def test_channels_go_and_the_network_stays_whole(architecture: str) -> None:
     model = folded(architecture)
-    smaller, changed = channel_pruning.remove_channels(model, 0.4, IMAGES, LABELS)
-    most = 0.6 * channel_pruning.multiply_accumulates(model)
+    smaller, changed = channel_pruning.remove_channels(model, 0.2, IMAGES, LABELS)
+    most = 0.8 * channel_pruning.multiply_accumulates(model)
     assert channel_pruning.multiply_accumulates(smaller) <= most
     assert changed
     assert all(left % 8 == 0 for left in changed.values())

@@ -50,7 +50,12 @@ def run(
 ) -> Result:
     variants = directory / "variants"
     variants.mkdir(parents=True, exist_ok=True)
-    wanted = {"epochs": 2, "channel_epochs": 4, "budget": BudgetSettings(max_accuracy_drop=0.1)} | settings
+    wanted = {
+        "epochs": 2,
+        "channel_sparsity": 0.15,
+        "channel_epochs": 4,
+        "budget": BudgetSettings(max_accuracy_drop=0.1),
+    } | settings
     training = TrainingSettings(
         image_size=SIZE,
         trainer=TrainerSettings(batch_size=32, augmentation=AugmentationSettings(flip=False, shift=0.0)),
@@ -162,7 +167,7 @@ def test_fewer_bits_deflate_better(residual: keras.Model, tmp_path: Path) -> Non
 
 def test_channels_are_gone_from_the_network(result: Result) -> None:
     before, after = result.report["done"]["prune_channels"]["multiply_accumulates"]
-    assert after <= 0.6 * before
+    assert after <= 0.85 * before
     size, whole = (sum(k.values.size for k in file_of(result, n).kernels) for n in ("channel_pruned_int8", "int8"))
     assert size < whole
 
