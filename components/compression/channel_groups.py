@@ -25,6 +25,7 @@ class Groups:
         sizes: Channels of each group.
         fixed: Groups that must stay whole: those of the input and of the classes.
         sources: What `graph.sources` says of the model.
+        consumers: What `graph.consumers` says of it.
         kernels: The layers that have one, by name.
     """
 
@@ -32,6 +33,7 @@ class Groups:
     sizes: dict[int, int]
     fixed: frozenset[int]
     sources: dict[str, list[str]]
+    consumers: dict[str, list[str]]
     kernels: dict[str, keras.layers.Layer]
 
     @property
@@ -64,7 +66,7 @@ def groups_of(model: keras.Model) -> Groups:
                     fixed.add(joined)
     fixed |= {output[name] for name in model.output_names}
     kernels = {layer.name: layer for layer in model.layers if has_kernel(layer)}
-    return Groups(output, sizes, frozenset(fixed), flow, kernels)
+    return Groups(output, sizes, frozenset(fixed), flow, graph.consumers(model), kernels)
 
 
 def gone(groups: Groups, kept: dict[int, np.ndarray]) -> set[str]:
@@ -75,15 +77,12 @@ def gone(groups: Groups, kept: dict[int, np.ndarray]) -> set[str]:
         kept: Channels that stay, as sorted indices by group. With none in some groups, the classes can be gone as well.
     """
     lost: set[str] = set()
-    takers: dict[str, list[str]] = {name: [] for name in groups.sources}
     for name, sources in groups.sources.items():
-        for source in sources:
-            takers[source].append(name)
         empty = name in groups.kernels and not len(kept[groups.output[name]])
         if empty or (sources and lost.issuperset(sources)):
             lost.add(name)
-    for name in reversed(takers):
-        if takers[name] and lost.issuperset(takers[name]):
+    for name, takers in reversed(groups.consumers.items()):
+        if takers and lost.issuperset(takers):
             lost.add(name)
     return lost
 

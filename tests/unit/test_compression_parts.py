@@ -34,9 +34,9 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (32, SIZE, SIZE, 3), dtype=np
 LABELS = np.arange(32) % 4
 
 
-def unfolded(architecture: str, width: float = 1.0) -> keras.Model:
+def unfolded(architecture: str) -> keras.Model:
     keras.utils.set_random_seed(0)
-    network = build_model(ModelSettings(architecture=architecture, width=width, dropout=0.0), SIZE, 4)
+    network = build_model(ModelSettings(architecture=architecture, dropout=0.0), SIZE, 4)
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             # Zero gammas, with which blocks start, would make every branch silent.
