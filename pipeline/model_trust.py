@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _KERAS_METADATA = "keras_metadata.pb"
 _LAMBDAS = ("Lambda", "__lambda__")
 _KNOWN_PACKAGES = ("keras", "tf_keras")
+# Those of trainer_module.mirroring, by name, because importing it for a check of a file would take TensorFlow's time.
+_OWN_LAYERS = ("trainer_module.mirroring.AverageOfMirrored", "trainer_module.mirroring.WithMirrored")
 
 
 def require_no_code(path: Path) -> None:
@@ -81,15 +83,19 @@ def _code_in(node: Any) -> Iterator[str]:
             yield from _code_in(item)
     if not isinstance(node, dict):
         return
-    name, package = node.get("class_name"), str(node.get("module") or "").partition(".")[0]
+    name, module = node.get("class_name"), str(node.get("module") or "")
     if name in _LAMBDAS:
         yield "a Lambda layer or function"
     elif any(key.endswith("function_type") and value == "lambda" for key, value in node.items()):
         yield "a layer with a function of its own"
-    elif name is not None and package == "builtins":
+    elif name is not None and module.partition(".")[0] == "builtins":
         if name != "function" or hasattr(builtins, str(node.get("config"))):
             yield f"builtins.{node.get('config')}"
-    elif name is not None and package and package not in _KNOWN_PACKAGES:
-        yield f"{node['module']}.{name}"
+    elif name is not None and module and not _is_known(module, name):
+        yield f"{module}.{name}"
     for value in node.values():
         yield from _code_in(value)
+
+
+def _is_known(module: str, name: str) -> bool:
+    return module.partition(".")[0] in _KNOWN_PACKAGES or f"{module}.{name}" in _OWN_LAYERS

@@ -12,6 +12,7 @@ from components.image_example_gen.engine.listing import list_images
 from pipeline.config import PipelineSettings, auto_image_size
 from pipeline.digits import write_digits
 from trainer_module.architectures import require_input_size
+from trainer_module.settings import require_flips
 
 if TYPE_CHECKING:
     from components.image_example_gen.engine.listing import Listing
@@ -41,6 +42,7 @@ def resolve(settings: PipelineSettings, workspace: Workspace) -> PipelineSetting
     if size == "auto":
         size = auto_image_size(_typical_side(listing))
     require_input_size(settings.model.architecture, size)
+    require_flips(settings.model, settings.trainer)
     return settings.model_copy(update={"data": settings.data.model_copy(update={"path": path, "image_size": size})})
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import tf_keras as keras
 
 from trainer_module.architectures import ARCHITECTURES, Architecture, Stage, require_input_size, scale_channels
+from trainer_module.mirroring import AverageOfMirrored, WithMirrored
 
 if TYPE_CHECKING:
     from trainer_module.settings import ModelSettings
@@ -22,7 +23,7 @@ def build_model(settings: ModelSettings, image_size: int, classes: int) -> keras
     """Builds an untrained classifier.
 
     Args:
-        settings: Architecture, width multiplier and dropout.
+        settings: Architecture, width multiplier, dropout and flip averaging.
         image_size: Side S of the input, in pixels.
         classes: Number of classes C.
 
@@ -36,14 +37,17 @@ def build_model(settings: ModelSettings, image_size: int, classes: int) -> keras
     require_input_size(settings.architecture, image_size)
     architecture = ARCHITECTURES[settings.architecture]
     image = keras.Input([image_size, image_size, 3], name="image")
+    x = WithMirrored(name="mirrored", dtype="float32")(image) if settings.flip_average else image
     # In float32, because bfloat16 cannot tell neighbouring pixel values above 128 apart. Without an offset, because a
     # pure scale disappears into the stem's weights when the network is quantised.
-    x = keras.layers.Rescaling(1 / 255, name="rescale", dtype="float32")(image)
+    x = keras.layers.Rescaling(1 / 255, name="rescale", dtype="float32")(x)
     x = _stem(x, scale_channels(architecture.stem, settings.width), architecture.stem_halvings(image_size))
     for number, stage in enumerate(architecture.stages):
         x = _stage(x, stage, scale_channels(stage.width, settings.width), f"stage{number}")
     x = _head(x, architecture, settings)
     logits = keras.layers.Dense(classes, name="logits")(x)
+    if settings.flip_average:
+        logits = AverageOfMirrored(name="flip_average")(logits)
     probabilities = keras.layers.Softmax(name="probabilities", dtype="float32")(logits)
     return keras.Model(image, probabilities, name=settings.architecture)
 

@@ -9,6 +9,7 @@ import numpy as np
 import tf_keras as keras
 
 from trainer_module.errors import UserError
+from trainer_module.mirroring import AverageOfMirrored, WithMirrored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 SMALLEST_KERNEL = 256
 # Layers without weights that leave every channel where it is, so that stages can look through them.
 PASSING_LAYERS = (
+    AverageOfMirrored,
     keras.layers.Activation,
     keras.layers.AveragePooling2D,
     keras.layers.Dropout,
@@ -28,6 +30,7 @@ PASSING_LAYERS = (
     keras.layers.Rescaling,
     keras.layers.Softmax,
     keras.layers.ZeroPadding2D,
+    WithMirrored,
 )
 _KNOWN_LAYERS = (
     *PASSING_LAYERS,

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import tf_keras as keras
 
 from trainer_module import acceleration
+from trainer_module.mirroring import WithMirrored
 
 if TYPE_CHECKING:
     from typing import Any
 
 # bfloat16 cannot tell neighbouring pixel values above 128 apart.
-_NEVER_REDUCED = (keras.layers.InputLayer, keras.layers.Rescaling)
+_NEVER_REDUCED = (keras.layers.InputLayer, keras.layers.Rescaling, WithMirrored)
 
 
 def computing_in(model: keras.Model, precision: str) -> keras.Model:

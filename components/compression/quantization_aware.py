@@ -18,6 +18,7 @@ import tf_keras as keras
 from components.compression import graph
 from components.compression.integer_kernels import ClusteredKernel, SteppedKernel, constant
 from components.compression.kernels import channel_axes, has_kernel, is_depthwise, kernel
+from trainer_module.mirroring import AverageOfMirrored, WithMirrored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +35,8 @@ _SAME_RANGE = (
     keras.layers.MaxPooling2D,
     keras.layers.Softmax,
     keras.layers.ZeroPadding2D,
+    AverageOfMirrored,
+    WithMirrored,
 )
 
 

@@ -12,6 +12,7 @@ from pipeline.kubeflow.outcome import PUSHERS
 from pipeline.kubeflow.platform import SCRATCH
 from trainer_module.architectures import require_input_size
 from trainer_module.errors import UserError
+from trainer_module.settings import require_flips
 
 if TYPE_CHECKING:
     from pipeline.config import PipelineSettings
@@ -41,6 +42,7 @@ def compile_settings(settings: PipelineSettings) -> CompiledPipeline:
             "data.image_size is auto, but the photos are not here to be looked at; set it, for example to 96"
         )
     require_input_size(settings.model.architecture, settings.data.image_size)
+    require_flips(settings.model, settings.trainer)
     places = {
         "data": _on_volume("data.path", str(settings.data.path or ""), settings),
         "saved_model": _shared("push.saved_model_dir", settings.push.saved_model_dir, settings),

@@ -29,6 +29,13 @@ def test_the_user_decides_on_mirroring(tmp_path):
     assert resolve(photos, Workspace(tmp_path)).trainer.augmentation.flip is True
 
 
+def test_averaging_over_mirror_images_that_are_not_learned_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"model\.flip_average=true .* trainer\.augmentation\.flip=false"):
+        resolve(load_settings(None, ("model.flip_average=true",)), Workspace(tmp_path))
+    both = load_settings(None, ("model.flip_average=true", "trainer.augmentation.flip=true"))
+    assert resolve(both, Workspace(tmp_path)).model.flip_average is True
+
+
 def test_the_input_size_follows_the_typical_shorter_side(tmp_path):
     photos = _photos(tmp_path / "photos", [20, 50, 300])
     settings = load_settings(None, (f"data.path={photos}",))

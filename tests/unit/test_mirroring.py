@@ -1,0 +1,100 @@
+"""The average over a photo and its mirror image, inside the network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tf_keras as keras
+
+from components.compression import channel_pruning
+from components.compression.conversion import VARIANTS, Converter
+from components.compression.kernels import require_known_layers
+from components.compression.precision import computing_in
+from components.compression.quantization_aware import fake_quantized
+from pipeline.compress import load_model
+from trainer_module.export import save_serving_model
+from trainer_module.folding import fold_batch_norm
+from trainer_module.models import build_model
+from trainer_module.settings import ModelSettings
+from trainer_module.tflite import TFLiteClassifier
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZE, CLASSES = 32, 3
+
+
+def photos(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, SIZE, SIZE, 3)).astype(np.uint8)
+
+
+def pixels(count: int = 8) -> np.ndarray:
+    return photos(count).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def averaging() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return build_model(ModelSettings(architecture="residual", width=0.5, flip_average=True, dropout=0.0), SIZE, CLASSES)
+
+
+@pytest.fixture(scope="module")
+def plain(averaging: keras.Model) -> keras.Model:
+    model = build_model(ModelSettings(architecture="residual", width=0.5, dropout=0.0), SIZE, CLASSES)
+    model.set_weights(averaging.get_weights())
+    return model
+
+
+def test_the_answer_is_the_normalised_geometric_mean_of_both(averaging: keras.Model, plain: keras.Model) -> None:
+    one, other = plain(pixels()).numpy(), plain(pixels()[:, :, ::-1]).numpy()
+    assert np.abs(one - other).max() > 0.01
+    mean = np.sqrt(one * other)
+    np.testing.assert_allclose(averaging(pixels()), mean / mean.sum(axis=1, keepdims=True), atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["naive", "lean"])
+def test_mirror_images_get_the_same_answer_whatever_the_head(architecture: str) -> None:
+    model = build_model(ModelSettings(architecture=architecture, width=0.25, flip_average=True), SIZE, CLASSES)
+    np.testing.assert_allclose(model(pixels()), model(pixels()[:, :, ::-1]), atol=1e-5)
+
+
+def test_in_training_each_photo_is_seen_once(averaging: keras.Model, plain: keras.Model) -> None:
+    np.testing.assert_allclose(averaging(pixels(), training=True), plain(pixels(), training=True), atol=1e-6)
+
+
+def test_what_is_saved_loads_without_a_word_about_code(averaging: keras.Model, tmp_path: Path) -> None:
+    averaging.save(tmp_path / "model.keras")
+    save_serving_model(averaging, str(tmp_path / "1"), ["a", "b", "c"], SIZE, images=pixels())
+    for saved in ("model.keras", "1"):
+        loaded, _ = load_model(tmp_path / saved)
+        np.testing.assert_allclose(loaded(pixels()), averaging(pixels()), atol=1e-4)
+
+
+def test_pixels_are_not_rounded_where_the_rest_computes_in_bfloat16(averaging: keras.Model) -> None:
+    reduced = computing_in(averaging, "bfloat16")
+    assert reduced.get_layer("mirrored").compute_dtype == "float32"
+    np.testing.assert_allclose(reduced(pixels()), averaging(pixels()), atol=0.05)
+
+
+def test_every_variant_answers_for_both(averaging: keras.Model, tmp_path: Path) -> None:
+    folded = fold_batch_norm(averaging)
+    require_known_layers(folded, ["qat"])
+    learned = fake_quantized(folded, 8, photos(32))
+    makers = {"qat": (learned, "int8"), **{name: (folded, name) for name in VARIANTS}}
+    expected = averaging(pixels()).numpy()
+    for name, (model, variant) in makers.items():
+        path = tmp_path / f"{name}.tflite"
+        path.write_bytes(Converter(model, photos(32), tmp_path / name).convert(variant))
+        classifier = TFLiteClassifier(path)
+        answers = classifier.predict(photos(8))
+        np.testing.assert_allclose(answers, classifier.predict(photos(8)[:, :, ::-1]), atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(answers, expected, atol=0.1, err_msg=name)
+
+
+def test_channels_go_from_it_as_from_any_other(averaging: keras.Model) -> None:
+    labels = np.arange(32) % CLASSES
+    narrow, _ = channel_pruning.remove_channels(averaging, 0.2, photos(32), labels)
+    assert narrow.count_params() < averaging.count_params()
+    np.testing.assert_allclose(narrow(pixels()), narrow(pixels()[:, :, ::-1]), atol=1e-5)
