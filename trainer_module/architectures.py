@@ -18,16 +18,19 @@ class Stage:
         block: Kind of block: "conv" (3x3 convolution), "separable" (3x3 depthwise, then pointwise convolution),
             "inverted" (inverted residual: pointwise convolution to more channels, 3x3 depthwise, linear pointwise
             convolution back, and a shortcut; Sandler et al. 2018, arXiv:1801.04381), "fused" (the same with its
-            first two convolutions fused to one plain 3x3; Tan and Le 2021, arXiv:2104.00298) or "residual" (two plain
+            first two convolutions fused to one plain 3x3; Tan and Le 2021, arXiv:2104.00298), "residual" (two plain
             3x3 convolutions and a shortcut; He et al. 2015, arXiv:1512.03385, without the ReLU after the addition,
-            which Gross and Wilber found to do harm: http://torch.ch/blog/2016/02/04/resnets.html).
-        width: Output channels, before the width multiplier.
+            which Gross and Wilber found to do harm: http://torch.ch/blog/2016/02/04/resnets.html) or "dense" (a 3x3
+            convolution whose channels join those that came in; Huang et al. 2017, arXiv:1608.06993, with the
+            convolution before its normalisation, so that they can be folded).
+        width: Output channels, before the width multiplier; of a "dense" block those that join (its growth).
         depth: Number of blocks.
-        stride: Stride of the first block.
+        stride: Stride of the first block. Before a "dense" one a transition of average pooling and a 1x1 convolution
+            to half of the channels does it.
         expansion: Channels inside an "inverted" or "fused" block, as a multiple of those that come in.
     """
 
-    block: Literal["conv", "separable", "inverted", "fused", "residual"]
+    block: Literal["conv", "separable", "inverted", "fused", "residual", "dense"]
     width: int
     depth: int
     stride: int = 1
@@ -97,6 +100,16 @@ ARCHITECTURES = {
             Stage("residual", 16, depth=2),
             Stage("residual", 32, depth=3, stride=2),
             Stage("residual", 56, depth=2, stride=2),
+        ),
+        halving_sizes=(64, 128),
+    ),
+    # All that was computed at a resolution stays at hand there, so that no weights are spent on computing it again.
+    "densenet": Architecture(
+        stem=32,
+        stages=(
+            Stage("dense", 16, depth=4),
+            Stage("dense", 16, depth=6, stride=2),
+            Stage("dense", 16, depth=3, stride=2),
         ),
         halving_sizes=(64, 128),
     ),

@@ -143,6 +143,14 @@ def _residual_block(x: keras.KerasTensor, width: int, strides: int, expansion: i
     return _add(shortcut, _conv_bn(inner, width, name=f"{name}_second"), name)
 
 
+def _dense_block(x: keras.KerasTensor, width: int, strides: int, expansion: int, name: str) -> keras.KerasTensor:
+    del expansion
+    if strides > 1:
+        x = keras.layers.AveragePooling2D(strides, padding="same", name=f"{name}_transition_pool")(x)
+        x = _conv_bn_relu(x, x.shape[-1] // 2, kernel=1, name=f"{name}_transition")
+    return keras.layers.Concatenate(name=f"{name}_join")([x, _conv_bn_relu(x, width, name=name)])
+
+
 def _project(shortcut: keras.KerasTensor, inner: keras.KerasTensor, width: int, name: str) -> keras.KerasTensor:
     # Without an activation: a ReLU would lose what the few channels carry (arXiv:1801.04381, section 3.2).
     project = functools.partial(_conv_bn, inner, width, kernel=1, name=f"{name}_project")
@@ -166,4 +174,5 @@ _BLOCKS = {
     "inverted": _inverted_block,
     "fused": _fused_block,
     "residual": _residual_block,
+    "dense": _dense_block,
 }

@@ -24,11 +24,12 @@ class Settings(BaseModel):
 class ModelSettings(Settings):
     """Which network is trained."""
 
-    architecture: Literal["lean", "residual", "separable", "pooling", "naive"] = Field(
+    architecture: Literal["lean", "residual", "densenet", "separable", "pooling", "naive"] = Field(
         "lean",
         description="Network: lean (inverted residual blocks, the default), residual (plain residual blocks: twice the "
-        "weights, less time), or a rung of the ladder: separable (depthwise + pointwise), pooling (plain convolutions, "
-        "pooled), naive (Flatten + dense head).",
+        "weights, less time), densenet (densely connected: the most accurate for its weights, more time), or a rung of "
+        "the ladder: separable (depthwise + pointwise), pooling (plain convolutions, pooled), naive (Flatten + dense "
+        "head).",
     )
     width: float = Field(1.0, ge=0.1, le=4.0, description="Multiplier of the number of channels of every layer.")
     dropout: float = Field(0.1, ge=0.0, lt=1.0, description="Share of the head's inputs dropped while training.")
@@ -55,7 +56,7 @@ class AugmentationSettings(Settings):
 class DistillationSettings(Settings):
     """A larger network, trained first, whose probabilities the shipped network learns along with the labels."""
 
-    teacher: Literal["none", "lean", "residual", "separable", "pooling", "naive"] = Field(
+    teacher: Literal["none", "lean", "residual", "densenet", "separable", "pooling", "naive"] = Field(
         "none", description="Architecture of the teacher; none trains without one."
     )
     width: float = Field(2.0, ge=0.1, le=4.0, description="Width multiplier of the teacher.")

@@ -35,6 +35,7 @@ PASSING_LAYERS = (
 _KNOWN_LAYERS = (
     *PASSING_LAYERS,
     keras.layers.Add,
+    keras.layers.Concatenate,
     keras.layers.Conv2D,
     keras.layers.Dense,
     keras.layers.DepthwiseConv2D,
@@ -114,6 +115,11 @@ def require_known_layers(model: keras.Model, stages: Sequence[str]) -> None:
             raise UserError(
                 f"compression.stages: {', '.join(stages)} cannot work on layer {layer.name!r} ({type(layer).__name__}"
                 " of this kind); leave those stages out (quantize takes any layer), or use another model.architecture"
+            )
+        if isinstance(layer, keras.layers.Concatenate) and "prune_channels" in stages:
+            raise UserError(
+                f"compression.stages: prune_channels cannot work on layer {layer.name!r} (Concatenate); leave that"
+                " stage out, or use another model.architecture"
             )
     if not any(map(has_kernel, model.layers)):
         raise UserError("compression.stages: the model has no convolution or dense layer to compress")

@@ -210,10 +210,21 @@ def _output_ranges(model: keras.Model, images: np.ndarray) -> dict[str, tuple[fl
         lows = np.minimum(lows, [float(tf.reduce_min(output)) for output in outputs])
         highs = np.maximum(highs, [float(tf.reduce_max(output)) for output in outputs])
     # Zero must be among the values, or padding could not be represented.
-    return {
+    found = {
         layer.name: (min(0.0, float(low)), max(float(high), _SMALLEST_RANGE))
         for layer, low, high in zip(needing, lows, highs, strict=True)
     }
+    return _shared_when_joined(model, found)
+
+
+def _shared_when_joined(model: keras.Model, ranges: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Gives whatever is concatenated one range, because TFLite can join only what has one scale, or rounds it twice."""
+    shared = dict(ranges)
+    # Backwards, because the range of what has joined before must be that of what joins it.
+    for name, taken in reversed(graph.sources(model).items()):
+        if isinstance(model.get_layer(name), keras.layers.Concatenate):
+            shared |= {source: shared[name] for source in taken if source in shared}
+    return shared
 
 
 def _feeds_only_relu(model: keras.Model, layer: keras.layers.Layer, takers: Sequence[str]) -> bool:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from ai_edge_litert.interpreter import Interpreter
 from pydantic import ValidationError
 
 from components.compression import channel_pruning, search, sensitivity
 from components.compression.clustering import clusterable
+from components.compression.conversion import Converter
 from components.compression.errors import VariantError
 from components.compression.integer_kernels import ClusteredKernel, SteppedKernel, best_steps
 from components.compression.kernels import choose, require_known_layers
@@ -20,10 +23,12 @@ from components.compression.precision import computing_in
 from components.compression.quantization_aware import fake_quantized
 from components.compression.settings import CompressionSettings
 from components.compression.store import Store
+from trainer_module.architectures import ARCHITECTURES
 from trainer_module.errors import UserError
 from trainer_module.folding import fold_batch_norm
 from trainer_module.models import build_model
 from trainer_module.settings import ModelSettings
+from trainer_module.tflite import TFLiteClassifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,14 +216,30 @@ def test_best_steps_beat_the_largest_magnitude() -> None:
     assert error(best_steps(values, (1, 3), 7)) < error(largest)
 
 
-def test_fake_quantised_model_of_8_bits_answers_much_the_same() -> None:
-    model = folded("lean")
+@pytest.mark.parametrize("architecture", ["lean", "densenet"])
+def test_fake_quantised_model_of_8_bits_answers_much_the_same(architecture: str) -> None:
+    model = folded(architecture)
     quantized = fake_quantized(model, 8, IMAGES)
     pixels = IMAGES.astype(np.float32)
     wanted = model.predict(pixels, verbose=0)
     np.testing.assert_allclose(quantized(pixels, training=False).numpy(), wanted, atol=0.06)
     np.testing.assert_allclose(
         quantized(pixels, training=True).numpy(), quantized(pixels, training=False).numpy(), atol=0.03
+    )
+
+
+def test_what_is_joined_has_one_scale_so_that_nothing_is_rounded_twice(tmp_path: Path) -> None:
+    quantized = fake_quantized(folded("densenet"), 8, IMAGES)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(Converter(quantized, IMAGES, tmp_path / "saved").convert("int8"))
+    interpreter = Interpreter(model_path=str(path))
+    operations = Counter(operation["op_name"] for operation in interpreter._get_ops_details())
+    assert operations["CONCATENATION"] == sum(stage.depth for stage in ARCHITECTURES["densenet"].stages)
+    # From uint8 and back, and what pooling rounds.
+    assert operations["QUANTIZE"] <= 4
+    pixels = IMAGES.astype(np.float32)
+    np.testing.assert_allclose(
+        TFLiteClassifier(path).predict(IMAGES), quantized(pixels, training=False).numpy(), atol=0.02
     )
 
 
@@ -351,6 +372,13 @@ def test_unknown_layers_are_refused_by_name() -> None:
     answer = keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(x))
     with pytest.raises(UserError, match="'odd'"):
         require_known_layers(keras.Model(image, answer), ["prune"])
+
+
+def test_channels_do_not_go_where_they_are_joined() -> None:
+    model = folded("densenet")
+    require_known_layers(model, ["qat", "prune", "cluster"])
+    with pytest.raises(UserError, match=r"prune_channels cannot work on layer 'stage0_block0_join'"):
+        require_known_layers(model, ["qat", "prune_channels"])
 
 
 def test_small_and_depthwise_layers_are_left_out() -> None:
