@@ -97,8 +97,11 @@ def _details(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _input(summary: Mapping[str, Any]) -> str:
-    size = summary["settings"]["data"]["image_size"]
-    return f"one upright RGB photo, scaled to {size} x {size} pixels"
+    settings = summary["settings"]
+    size = settings["data"]["image_size"]
+    averaged = settings["model"].get("flip_average", False)
+    averaging = "; the answer is the average over it and its mirror image" if averaged else ""
+    return f"one upright RGB photo, scaled to {size} x {size} pixels{averaging}"
 
 
 def _intended_use(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -266,6 +266,13 @@ def test_the_model_card_tells_the_run_in_the_usual_sections(workspace):
     assert "Accuracy 90.00 %, from 68.30 % to 98.77 % with 95 % confidence (20 photos)" in text
 
 
+def test_the_model_card_says_that_answers_are_averages():
+    content = summary()
+    assert "mirror image" not in model_card_markdown(model_card(_facts(content)))
+    content["settings"]["model"]["flip_average"] = True
+    assert "the answer is the average over it and its mirror image" in model_card_markdown(model_card(_facts(content)))
+
+
 def test_names_cannot_break_the_tables_of_the_model_card():
     text = model_card_markdown(model_card(_facts(summary(["a|b", "<i>*c*"]))))
     assert "| a\\|b | 10 |" in text
