@@ -21,15 +21,17 @@ class Groups:
     """Which channels stand and fall together.
 
     Attributes:
-        output: Number of the group that each layer's output channels belong to, by the layer's name.
+        output: Numbers of the groups that each layer's output channels consist of, in their order, by the layer's
+            name: several where outputs have been concatenated.
         sizes: Channels of each group.
-        fixed: Groups that must stay whole: those of the input and of the classes.
+        fixed: Groups that must stay whole: those of the input, of the classes, and of what is joined otherwise than
+            channel by channel.
         sources: What `graph.sources` says of the model.
         consumers: What `graph.consumers` says of it.
         kernels: The layers that have one, by name.
     """
 
-    output: dict[str, int]
+    output: dict[str, tuple[int, ...]]
     sizes: dict[int, int]
     fixed: frozenset[int]
     sources: dict[str, list[str]]
@@ -41,32 +43,69 @@ class Groups:
         """Channels that stay if all do, by group."""
         return {group: np.arange(size) for group, size in self.sizes.items()}
 
+    def channels(self, name: str) -> int:
+        """Counts the output channels of a layer."""
+        return sum(self.sizes[group] for group in self.output[name])
+
+    def staying(self, name: str, kept: dict[int, np.ndarray]) -> np.ndarray:
+        """Returns which output channels of a layer stay, as sorted indices.
+
+        Args:
+            name: Of the layer.
+            kept: Channels that stay, as sorted indices by group.
+        """
+        sizes = [self.sizes[group] for group in self.output[name]]
+        starts = np.cumsum([0, *sizes[:-1]])
+        return np.concatenate([kept[group] + start for group, start in zip(self.output[name], starts, strict=True)])
+
 
 def groups_of(model: keras.Model) -> Groups:
     """Finds the groups of a functional classifier that is of known layers once it is folded."""
-    output: dict[str, int] = {}
+    output: dict[str, tuple[int, ...]] = {}
     sizes: dict[int, int] = {}
     fixed: set[int] = set()
     flow = graph.sources(model)
     for name, sources in flow.items():
         layer = model.get_layer(name)
         if has_kernel(layer) and not is_depthwise(layer):
-            output[name] = len(output)
-            sizes[output[name]] = layer.output_shape[-1]
+            output[name] = (len(sizes),)
+            sizes[len(sizes)] = layer.output_shape[-1]
         elif not sources:
-            output[name] = len(output)
-            sizes[output[name]] = layer.output_shape[0][-1]
-            fixed.add(output[name])
+            output[name] = (len(sizes),)
+            fixed.add(len(sizes))
+            sizes[len(sizes)] = layer.output_shape[0][-1]
+        elif _joins_channels(layer):
+            output[name] = tuple(group for source in sources for group in output[source])
         else:
             output[name] = output[sources[0]]
             for other in sources[1:]:
-                joined, former = output[name], output[other]
-                output |= {key: joined for key, group in output.items() if group == former}
-                if former in fixed:
-                    fixed.add(joined)
-    fixed |= {output[name] for name in model.output_names}
+                _unite(output, sizes, fixed, output[name], output[other])
+            if isinstance(layer, keras.layers.Concatenate):
+                fixed.update(output[name])
+    fixed |= {group for name in model.output_names for group in output[name]}
     kernels = {layer.name: layer for layer in model.layers if has_kernel(layer)}
     return Groups(output, sizes, frozenset(fixed), flow, graph.consumers(model), kernels)
+
+
+def _joins_channels(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, keras.layers.Concatenate) and layer.axis in (-1, len(layer.output_shape) - 1)
+
+
+def _unite(
+    output: dict[str, tuple[int, ...]],
+    sizes: dict[int, int],
+    fixed: set[int],
+    one: tuple[int, ...],
+    other: tuple[int, ...],
+) -> None:
+    """Makes channels that are added to each other belong to the same groups, in place."""
+    if [sizes[group] for group in one] != [sizes[group] for group in other]:
+        fixed.update(one, other)
+        return
+    joined = dict(zip(other, one, strict=True))
+    for name, groups in output.items():
+        output[name] = tuple(joined.get(group, group) for group in groups)
+    fixed |= {group for former, group in joined.items() if former in fixed}
 
 
 def gone(groups: Groups, kept: dict[int, np.ndarray]) -> set[str]:
@@ -78,7 +117,7 @@ def gone(groups: Groups, kept: dict[int, np.ndarray]) -> set[str]:
     """
     lost: set[str] = set()
     for name, sources in groups.sources.items():
-        empty = name in groups.kernels and not len(kept[groups.output[name]])
+        empty = name in groups.kernels and not len(groups.staying(name, kept))
         if empty or (sources and lost.issuperset(sources)):
             lost.add(name)
     for name, takers in reversed(groups.consumers.items()):
@@ -87,14 +126,22 @@ def gone(groups: Groups, kept: dict[int, np.ndarray]) -> set[str]:
     return lost
 
 
+def settled(groups: Groups, kept: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """Returns what is kept without the channels of layers that are gone, which nothing can join any more."""
+    lost = gone(groups, kept)
+    makers = [name for name, layer in groups.kernels.items() if name not in lost and not is_depthwise(layer)]
+    made = {group for name in makers for group in groups.output[name]}
+    return {group: kept[group] if group in made | groups.fixed else kept[group][:0] for group in kept}
+
+
 @contextlib.contextmanager
 def silenced(model: keras.Model, groups: Groups, kept: dict[int, np.ndarray]) -> Iterator[None]:
     """Makes zero what is not kept, which does as its removal but is made at once; then the model is as it was."""
     weights = model.get_weights()
     lost = gone(groups, kept)
     for layer in model.layers:
-        group = groups.output[layer.name]
-        stays = np.isin(np.arange(groups.sizes[group]), [] if layer.name in lost else kept[group])
+        staying = [] if layer.name in lost else groups.staying(layer.name, kept)
+        stays = np.isin(np.arange(groups.channels(layer.name)), staying)
         if layer.weights and not stays.all():
             # Depthwise kernels end with the multiplier of their channels.
             first, *others = layer.get_weights()
@@ -113,14 +160,14 @@ def rebuilt(model: keras.Model, groups: Groups, kept: dict[int, np.ndarray]) -> 
     for layer in config["layers"]:
         for key in ("filters", "units"):
             if key in layer["config"] and layer["class_name"] != "DepthwiseConv2D":
-                layer["config"][key] = len(kept[groups.output[layer["name"]]])
+                layer["config"][key] = len(groups.staying(layer["name"], kept))
     smaller = keras.Model.from_config(config)
     for layer in smaller.layers:
         original = model.get_layer(layer.name)
-        outgoing = kept[groups.output[layer.name]]
+        outgoing = groups.staying(layer.name, kept)
         if has_kernel(layer):
-            source = groups.output[groups.sources[layer.name][0]]
-            incoming = _positions(kept[source], groups.sizes[source], original)
+            source = groups.sources[layer.name][0]
+            incoming = _positions(groups.staying(source, kept), groups.channels(source), original)
             layer.set_weights(_sliced(original, incoming, outgoing))
         else:
             # Those of a batch normalisation; other layers have none.

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from components.compression.channel_groups import Groups, gone, groups_of, rebuilt, silenced
+from components.compression.channel_groups import Groups, gone, groups_of, rebuilt, settled, silenced
 from components.compression.errors import VariantError
 from components.compression.kernels import has_kernel, is_depthwise, kernel
 
@@ -98,7 +98,10 @@ def _importances(model: keras.Model, groups: Groups, images: np.ndarray, labels:
         some = slice(start, start + _BATCH)
         for layer, product in zip(layers, products(images[some], labels[some]), strict=True):
             by_channel = product.numpy().reshape(-1, layer.output_shape[-1]).sum(axis=0)
-            importances[groups.output[layer.name]] += np.square(by_channel)
+            own = groups.output[layer.name]
+            ends = np.cumsum([groups.sizes[group] for group in own])
+            for group, part in zip(own, np.split(by_channel, ends[:-1]), strict=True):
+                importances[group] += np.square(part)
     return importances
 
 
@@ -124,8 +127,8 @@ def _without_least_important(
     groups = groups_of(model)
     importances = _importances(model, groups, images, labels)
     # Eights save little time, so they wait until no sixteen can go.
-    removals = list(_removals(model, groups, importances, most, _LANE))
-    removals = removals or list(_removals(model, groups, importances, most, _LEAST_LANE))
+    removals = list(_removals(groups, importances, most, _LANE))
+    removals = removals or list(_removals(groups, importances, most, _LEAST_LANE))
     if not removals:
         return None
     likely = sorted(removals, key=lambda removal: removal.harm / removal.saved)[:_MEASURED]
@@ -159,17 +162,16 @@ def _added_losses(
     return added
 
 
-def _removals(
-    model: keras.Model, groups: Groups, importances: dict[int, np.ndarray], most: float, lane: int
-) -> Iterator[_Removal]:
+def _removals(groups: Groups, importances: dict[int, np.ndarray], most: float, lane: int) -> Iterator[_Removal]:
+    needed_layers = {name for name in groups.kernels if not groups.fixed.isdisjoint(groups.output[name])}
     time, now = _cost_of(groups, groups.whole, _LANE, _TAP_IN_INPUTS), _cost_of(groups, groups.whole)
     for group, size in groups.sizes.items():
         step = size % lane or max(lane, int(size * _LARGEST_STEP) // lane * lane)
         order = np.argsort(importances[group], kind="stable")
         for going in sorted({min(step, size), size}) if group not in groups.fixed else ():
-            kept = groups.whole | {group: np.sort(order[going:])}
+            kept = settled(groups, groups.whole | {group: np.sort(order[going:])})
             saved = 1 - _cost_of(groups, kept, _LANE, _TAP_IN_INPUTS) / time
-            if saved > 0 and gone(groups, kept).isdisjoint(model.output_names):
+            if saved > 0 and gone(groups, kept).isdisjoint(needed_layers):
                 needed = min(1.0, (now - most) / (now - _cost_of(groups, kept)))
                 yield _Removal(importances[group][order[:going]].sum(), saved * needed, kept)
 
@@ -181,11 +183,10 @@ def _cost_of(groups: Groups, kept: dict[int, np.ndarray], lane: int = 1, tap_in_
     for name, layer in groups.kernels.items():
         if name in lost:
             continue
-        group = groups.output[name]
-        share = -(-len(kept[group]) // lane) * lane / groups.sizes[group]
+        share = -(-len(groups.staying(name, kept)) // lane) * lane / groups.channels(name)
         if not is_depthwise(layer):
-            source = groups.output[groups.sources[name][0]]
-            share *= (len(kept[source]) + tap_in_inputs) / groups.sizes[source]
+            source = groups.sources[name][0]
+            share *= (len(groups.staying(source, kept)) + tap_in_inputs) / groups.channels(source)
         total += share * _cost(layer)
     return total
 

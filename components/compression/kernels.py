@@ -116,11 +116,6 @@ def require_known_layers(model: keras.Model, stages: Sequence[str]) -> None:
                 f"compression.stages: {', '.join(stages)} cannot work on layer {layer.name!r} ({type(layer).__name__}"
                 " of this kind); leave those stages out (quantize takes any layer), or use another model.architecture"
             )
-        if isinstance(layer, keras.layers.Concatenate) and "prune_channels" in stages:
-            raise UserError(
-                f"compression.stages: prune_channels cannot work on layer {layer.name!r} (Concatenate); leave that"
-                " stage out, or use another model.architecture"
-            )
     if not any(map(has_kernel, model.layers)):
         raise UserError("compression.stages: the model has no convolution or dense layer to compress")
 

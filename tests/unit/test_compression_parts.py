@@ -80,7 +80,7 @@ def silence(layer: keras.layers.Layer, channels: np.ndarray | slice) -> None:
     layer.set_weights([factor, bias, *statistics])
 
 
-@pytest.mark.parametrize("architecture", ["lean", "residual", "separable", "naive"])
+@pytest.mark.parametrize("architecture", ["lean", "residual", "densenet", "separable", "naive"])
 def test_channels_go_and_the_network_stays_whole(architecture: str) -> None:
     model = folded(architecture)
     smaller, changed = channel_pruning.remove_channels(model, 0.2, IMAGES, LABELS)
@@ -107,7 +107,7 @@ def test_sixteens_go_before_eights() -> None:
     assert 8 in changed.values()
 
 
-@pytest.mark.parametrize("architecture", ["lean", "residual"])
+@pytest.mark.parametrize("architecture", ["lean", "residual", "densenet"])
 def test_batch_normalisation_knows_what_is_left(architecture: str) -> None:
     narrow, _ = channel_pruning.remove_channels(unfolded(architecture), 0.1, IMAGES, LABELS)
     pixels = IMAGES.astype(np.float32)
@@ -138,8 +138,22 @@ def bottleneck(_: str) -> keras.Model:
     return keras.Model(image, keras.layers.Softmax()(keras.layers.Dense(4, name="logits")(features)))
 
 
+def joined(_: str) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    image = keras.Input((SIZE, SIZE, 3))
+    features = keras.layers.Conv2D(16, 3, padding="same", activation="relu")(image)
+    for block in ("stage1_block0", "stage1_block1"):
+        inner = keras.layers.Conv2D(32, 1, activation="relu", name=f"{block}_of_32")(features)
+        inner = keras.layers.Conv2D(16, 3, padding="same", activation="relu", name=f"{block}_of_16")(inner)
+        features = keras.layers.Concatenate(name=f"{block}_join")([features, inner])
+    features = keras.layers.DepthwiseConv2D(3, name="depthwise")(features)
+    features = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(24, 1, activation="relu")(features))
+    return keras.Model(image, keras.layers.Softmax()(keras.layers.Dense(4, name="logits")(features)))
+
+
 @pytest.mark.parametrize(
-    ("network", "architecture"), [(folded, "residual"), (folded, "lean"), (bottleneck, "bottleneck")]
+    ("network", "architecture"),
+    [(folded, "residual"), (folded, "lean"), (folded, "densenet"), (bottleneck, "bottleneck"), (joined, "joined")],
 )
 def test_a_silent_block_goes_as_a_whole_and_nothing_changes(
     network: Callable[[str], keras.Model], architecture: str
@@ -151,10 +165,29 @@ def test_a_silent_block_goes_as_a_whole_and_nothing_changes(
     positions = [np.prod(layer.output_shape[1:3]) * layer.get_weights()[0].size for layer in block]
     share = 0.999 * sum(positions) / channel_pruning.multiply_accumulates(model)
     smaller, changed = channel_pruning.remove_channels(certain(model), share, IMAGES, answers(model))
-    assert changed == {layer.name: 0 for layer in block}
+    # What takes the joined channels by themselves has fewer of them.
+    taking = {"depthwise": 32} if architecture == "joined" else {}
+    assert changed == {layer.name: 0 for layer in block} | taking
     assert not [layer.name for layer in smaller.layers if layer.name.startswith("stage1_block1_")]
     pixels = IMAGES.astype(np.float32)
     np.testing.assert_allclose(smaller.predict(pixels, verbose=0), model.predict(pixels, verbose=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_what_is_joined_otherwise_than_channel_by_channel_keeps_its_channels(axis: int) -> None:
+    keras.utils.set_random_seed(0)
+    image = keras.Input((SIZE, SIZE, 3))
+    parts = [keras.layers.Conv2D(16, 3, padding="same", name=f"part{number}")(image) for number in range(2)]
+    inner = keras.layers.Conv2D(64, 3, padding="same", activation="relu", name="inner")(image)
+    features = keras.layers.Concatenate(axis)(parts)
+    # Of two groups on one side of the sum, of one on the other.
+    other = keras.layers.Conv2D(features.shape[-1], 1, name="other")(inner)
+    if axis == 1:
+        other = keras.layers.UpSampling2D((2, 1))(other)
+    features = keras.layers.GlobalAveragePooling2D()(keras.layers.Add()([features, other]))
+    model = keras.Model(image, keras.layers.Softmax()(keras.layers.Dense(4, name="logits")(features)))
+    _, changed = channel_pruning.remove_channels(model, 0.3, IMAGES, LABELS)
+    assert set(changed) == {"inner"}
 
 
 def test_more_channels_than_there_are_cannot_go() -> None:
@@ -372,13 +405,6 @@ def test_unknown_layers_are_refused_by_name() -> None:
     answer = keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(x))
     with pytest.raises(UserError, match="'odd'"):
         require_known_layers(keras.Model(image, answer), ["prune"])
-
-
-def test_channels_do_not_go_where_they_are_joined() -> None:
-    model = folded("densenet")
-    require_known_layers(model, ["qat", "prune", "cluster"])
-    with pytest.raises(UserError, match=r"prune_channels cannot work on layer 'stage0_block0_join'"):
-        require_known_layers(model, ["qat", "prune_channels"])
 
 
 def test_small_and_depthwise_layers_are_left_out() -> None:
