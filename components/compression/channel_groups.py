@@ -99,7 +99,10 @@ def _unite(
     other: tuple[int, ...],
 ) -> None:
     """Makes channels that are added to each other belong to the same groups, in place."""
-    if [sizes[group] for group in one] != [sizes[group] for group in other]:
+    if one == other:
+        return
+    alike = [sizes[group] for group in one] == [sizes[group] for group in other]
+    if not alike or len({*one, *other}) < len(one) + len(other):
         fixed.update(one, other)
         return
     joined = dict(zip(other, one, strict=True))
