@@ -6,8 +6,6 @@ the time of every answer doubles.
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 import tf_keras as keras
 
@@ -36,7 +34,3 @@ class AverageOfMirrored(keras.layers.Layer):
         if training:
             return inputs
         return tf.reduce_mean(tf.reshape(inputs, [2, -1, inputs.shape[-1]]), axis=0)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Says what comes out, which does not follow from the operations where N is unknown."""
-        return input_shape
