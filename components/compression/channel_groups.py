@@ -143,8 +143,9 @@ def silenced(model: keras.Model, groups: Groups, kept: dict[int, np.ndarray]) ->
     weights = model.get_weights()
     lost = gone(groups, kept)
     for layer in model.layers:
-        staying = [] if layer.name in lost else groups.staying(layer.name, kept)
-        stays = np.isin(np.arange(groups.channels(layer.name)), staying)
+        stays = np.zeros(groups.channels(layer.name), bool)
+        if layer.name not in lost:
+            stays[groups.staying(layer.name, kept)] = True
         if layer.weights and not stays.all():
             # Depthwise kernels end with the multiplier of their channels.
             first, *others = layer.get_weights()
