@@ -54,9 +54,14 @@ class Groups:
             name: Of the layer.
             kept: Channels that stay, as sorted indices by group.
         """
-        sizes = [self.sizes[group] for group in self.output[name]]
-        starts = np.cumsum([0, *sizes[:-1]])
-        return np.concatenate([kept[group] + start for group, start in zip(self.output[name], starts, strict=True)])
+        return np.concatenate([kept[group] + part.start for group, part in self.parts(name)])
+
+    def parts(self, name: str) -> Iterator[tuple[int, slice]]:
+        """Yields the groups that a layer's output channels consist of, each with where its channels are."""
+        start = 0
+        for group in self.output[name]:
+            yield group, slice(start, start + self.sizes[group])
+            start += self.sizes[group]
 
 
 def groups_of(model: keras.Model) -> Groups:

@@ -98,10 +98,8 @@ def _importances(model: keras.Model, groups: Groups, images: np.ndarray, labels:
         some = slice(start, start + _BATCH)
         for layer, product in zip(layers, products(images[some], labels[some]), strict=True):
             by_channel = product.numpy().reshape(-1, layer.output_shape[-1]).sum(axis=0)
-            own = groups.output[layer.name]
-            ends = np.cumsum([groups.sizes[group] for group in own])
-            for group, part in zip(own, np.split(by_channel, ends[:-1]), strict=True):
-                importances[group] += np.square(part)
+            for group, part in groups.parts(layer.name):
+                importances[group] += np.square(by_channel[part])
     return importances
 
 

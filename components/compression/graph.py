@@ -23,8 +23,9 @@ def sources(model: keras.Model) -> dict[str, list[str]]:
 
 def consumers(model: keras.Model) -> dict[str, list[str]]:
     """Returns the names of the layers that take each layer's output."""
-    found: dict[str, list[str]] = {name: [] for name in sources(model)}
-    for name, taken in sources(model).items():
+    flow = sources(model)
+    found: dict[str, list[str]] = {name: [] for name in flow}
+    for name, taken in flow.items():
         for source in taken:
             found[source].append(name)
     return found
@@ -33,7 +34,8 @@ def consumers(model: keras.Model) -> dict[str, list[str]]:
 def cut(config: dict[str, Any], gone: set[str]) -> None:
     """Takes layers out of a functional model's configuration, in place.
 
-    What is added to the output of one of them is left as it is: where one term remains, it replaces the sum.
+    What is added to the output of one of them, or joined with it, is left as it is: where one of them remains, it
+    replaces the whole.
 
     Args:
         config: As of `model.get_config()`.
