@@ -2,13 +2,13 @@
 
 Kernels that use no more than 4 of their 8 bits can be packed, two weights to a byte, which the runtime unpacks itself.
 
-The converters write every vector anew wherever it occurs, and one 64-bit zero point per channel for weights that are
-symmetric by specification. In a small network that is a fifth of the file.
+The converters write every vector, and every operator's options, anew wherever they occur, and one 64-bit zero point per
+channel for weights that are symmetric by specification. In a small network that is a fifth of the file.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import flatbuffers
 import numpy as np
@@ -29,11 +29,11 @@ _NARROW_LIMIT = 7
 def pack(model: ModelT) -> bytes:
     """Writes a model as the content of a .tflite file; the model answers what it answered before.
 
-    Vectors and strings of equal content are written once and referred to from everywhere, which the FlatBuffers format
-    allows; tensors other than inputs and outputs lose their names.
+    Vectors, strings, options and quantisations of equal content are written once and referred to from everywhere, which
+    the FlatBuffers format allows; tensors other than inputs and outputs lose their names.
 
     Args:
-        model: The model as objects; it is changed.
+        model: The model as objects; it is changed, and good for nothing but being packed.
 
     Returns:
         Content of the file, with every buffer aligned to 16 bytes.
@@ -45,6 +45,9 @@ def pack(model: ModelT) -> bytes:
                 tensor.name = b""
             if tensor.shape is not None:
                 tensor.shape = np.asarray(tensor.shape, np.int32)
+            tensor.quantization = _shared(tensor.quantization)
+        for operator in graph.operators:
+            operator.builtinOptions = _shared(operator.builtinOptions)
     builder = _SharingBuilder(1024)
     builder.Finish(model.Pack(builder), file_identifier=_FILE_IDENTIFIER)
     return bytes(builder.Output())
@@ -94,13 +97,35 @@ def unpack_nibbles(packed: np.ndarray, count: int) -> np.ndarray:
     return np.where(halves > _NARROW_LIMIT, halves - 16, halves).astype(np.int8)
 
 
+def _shared(table: Any) -> _SharedTable | None:
+    return None if table is None else _SharedTable(table)
+
+
+class _SharedTable:
+    """Stands for a table in the model, and is written where the first of equal content was."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def Pack(self, builder: _SharingBuilder) -> int:  # noqa: N802 (the name is the generated code's)
+        return builder.share_table(self._table)
+
+
 class _SharingBuilder(flatbuffers.Builder):
-    """Writes each vector and string once."""
+    """Writes each vector and string once, and each table that is to be shared."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
+        self._tables: dict[tuple[Any, ...], int] = {}
         self._vectors: dict[tuple[str, bytes], int] = {}
         self._strings: dict[bytes, int] = {}
+
+    def share_table(self, table: Any) -> int:
+        """Writes a table, unless one of the same type and content is written already; returns where it is."""
+        key = (type(table), *map(_content, vars(table).values()))
+        if key not in self._tables:
+            self._tables[key] = table.Pack(self)
+        return self._tables[key]
 
     def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802 (the name is FlatBuffers')
         key = (x.dtype.str, x.tobytes())
@@ -115,3 +140,8 @@ class _SharingBuilder(flatbuffers.Builder):
         if key not in self._strings:
             self._strings[key] = super().CreateString(key, encoding, errors)
         return self._strings[key]
+
+
+def _content(value: Any) -> Any:
+    """Returns what equals for values of equal content, where arrays have no equality that is one answer."""
+    return (value.dtype.str, value.tobytes()) if isinstance(value, np.ndarray) else value

@@ -48,6 +48,19 @@ def test_packing_twice_changes_nothing(quantised):
     assert packing.pack(packing.unpack(packed)) == packed
 
 
+def test_equal_options_and_quantisations_are_written_once(quantised):
+    packed = packing.pack(packing.unpack(quantised))
+    [graph] = packing.unpack(packed).subgraphs
+    found = Model.GetRootAs(packed).Subgraphs(0)
+    tables = [found.Operators(index).BuiltinOptions() for index in range(len(graph.operators))]
+    contents = [operator.builtinOptions for operator in graph.operators if operator.builtinOptions]
+
+    places = [table.Pos for table in tables if table is not None]
+    assert len(set(places)) == len({(type(content), str(vars(content))) for content in contents}) < len(places)
+    places = [found.Tensors(index).Quantization()._tab.Pos for index in range(len(graph.tensors))]
+    assert len(set(places)) < len(places)
+
+
 def test_every_weight_lies_at_a_multiple_of_16_bytes(quantised):
     packed = packing.pack(packing.unpack(quantised))
     model = Model.GetRootAs(packed)
