@@ -19,9 +19,8 @@ class Stage:
             "inverted" (inverted residual: pointwise convolution to more channels, 3x3 depthwise, linear pointwise
             convolution back, and a shortcut; Sandler et al. 2018, arXiv:1801.04381), "fused" (the same with its
             first two convolutions fused to one plain 3x3; Tan and Le 2021, arXiv:2104.00298), "residual" (two plain
-            3x3 convolutions and a shortcut; He et al. 2015, arXiv:1512.03385, without the ReLU after the addition,
-            which Gross and Wilber found to do harm: http://torch.ch/blog/2016/02/04/resnets.html) or "dense" (a 3x3
-            convolution whose channels join those that came in; Huang et al. 2017, arXiv:1608.06993, with the
+            3x3 convolutions, a shortcut and a ReLU after their addition; He et al. 2015, arXiv:1512.03385) or "dense"
+            (a 3x3 convolution whose channels join those that came in; Huang et al. 2017, arXiv:1608.06993, with the
             convolution before its normalisation, so that they can be folded).
         width: Output channels, before the width multiplier; of a "dense" block those that join (its growth).
         depth: Number of blocks.

@@ -67,6 +67,9 @@ def _stage(x: keras.KerasTensor, stage: Stage, width: int, name: str) -> keras.K
 
 
 def _head(x: keras.KerasTensor, architecture: Architecture, settings: ModelSettings) -> keras.KerasTensor:
+    if architecture.stages[-1].block in _LINEAR_BLOCKS:
+        # Or the last convolution could do nothing that pooling and the dense layer do not: all are linear.
+        x = keras.layers.ReLU(name="features_relu")(x)
     if architecture.head == "flatten":
         x = keras.layers.Flatten(name="flatten")(x)
     else:
@@ -138,9 +141,11 @@ def _residual_block(x: keras.KerasTensor, width: int, strides: int, expansion: i
     del expansion
     inner = _conv_bn_relu(x, width, strides=strides, name=f"{name}_first")
     if inner.shape == x.shape:
-        return _add(x, _conv_bn(inner, width, gamma="zeros", name=f"{name}_second"), name)
-    shortcut = _conv_bn(x, width, kernel=1, strides=strides, name=f"{name}_shortcut")
-    return _add(shortcut, _conv_bn(inner, width, name=f"{name}_second"), name)
+        added = _add(x, _conv_bn(inner, width, gamma="zeros", name=f"{name}_second"), name)
+    else:
+        shortcut = _conv_bn(x, width, kernel=1, strides=strides, name=f"{name}_shortcut")
+        added = _add(shortcut, _conv_bn(inner, width, name=f"{name}_second"), name)
+    return keras.layers.ReLU(name=f"{name}_relu")(added)
 
 
 def _dense_block(x: keras.KerasTensor, width: int, strides: int, expansion: int, name: str) -> keras.KerasTensor:
@@ -176,3 +181,5 @@ _BLOCKS = {
     "residual": _residual_block,
     "dense": _dense_block,
 }
+# Those that end with a convolution or an addition, and no activation.
+_LINEAR_BLOCKS = frozenset({"inverted", "fused"})

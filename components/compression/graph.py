@@ -35,13 +35,14 @@ def cut(config: dict[str, Any], gone: set[str]) -> None:
     """Takes layers out of a functional model's configuration, in place.
 
     What is added to the output of one of them, or joined with it, is left as it is: where one of them remains, it
-    replaces the whole.
+    replaces the whole. A ReLU that then follows another changes nothing, and goes as well.
 
     Args:
         config: As of `model.get_config()`.
         gone: Names of the layers. What takes the output of one of them is among them, or adds something else to it.
     """
     replaced: dict[str, list[Any]] = {}
+    layers = {layer["name"]: layer for layer in config["layers"]}
     for layer in list(config["layers"]):
         taken = list(references(layer["inbound_nodes"]))
         for reference in taken:
@@ -49,10 +50,16 @@ def cut(config: dict[str, Any], gone: set[str]) -> None:
         left = [reference for reference in taken if reference[0] not in gone]
         if layer["name"] in gone:
             config["layers"].remove(layer)
-        elif len(left) == 1 < len(taken):
+        elif len(left) == 1 < len(taken) or (left and _repeats_relu(layers[left[0][0]], layer)):
             config["layers"].remove(layer)
             replaced[layer["name"]] = left[0][:3]
         else:
             layer["inbound_nodes"] = [left] if left else []
     for reference in references(config["output_layers"]):
         reference[:3] = replaced.get(reference[0], reference[:3])
+
+
+def _repeats_relu(source: dict[str, Any], layer: dict[str, Any]) -> bool:
+    """Tells whether a layer is a ReLU of what the same ReLU made."""
+    same = source["config"] | {"name": ""} == layer["config"] | {"name": ""}
+    return source["class_name"] == layer["class_name"] == "ReLU" and same and not layer["config"]["negative_slope"]

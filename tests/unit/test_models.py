@@ -76,6 +76,15 @@ def test_the_stride_is_what_the_network_really_shrinks_by(architecture, image_si
     assert last_map[1] == image_size // ARCHITECTURES[architecture].stride(image_size)
 
 
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_what_is_pooled_went_through_an_activation(architecture):
+    model = build_model(ModelSettings(architecture=architecture), 32, classes=2)
+    head = next(layer for layer in model.layers if layer.name in {"pool", "flatten"})
+    features = keras.Model(model.input, head.input)
+    images = np.random.default_rng(2).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    assert features(images).numpy().min() == 0.0
+
+
 def test_an_input_smaller_than_the_stride_is_refused():
     with pytest.raises(UserError, match=r"data\.image_size=8 is smaller than the stride 16 of the architecture naive"):
         build_model(ModelSettings(architecture="naive"), 8, 2)
