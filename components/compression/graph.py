@@ -61,5 +61,7 @@ def cut(config: dict[str, Any], gone: set[str]) -> None:
 
 def _repeats_relu(source: dict[str, Any], layer: dict[str, Any]) -> bool:
     """Tells whether a layer is a ReLU of what the same ReLU made."""
-    same = source["config"] | {"name": ""} == layer["config"] | {"name": ""}
-    return source["class_name"] == layer["class_name"] == "ReLU" and same and not layer["config"]["negative_slope"]
+    # Kind first: the configurations of other layers can hold arrays, which have no equality that is one answer.
+    if not source["class_name"] == layer["class_name"] == "ReLU" or layer["config"]["negative_slope"]:
+        return False
+    return source["config"] | {"name": ""} == layer["config"] | {"name": ""}

@@ -128,7 +128,7 @@ class _SharingBuilder(flatbuffers.Builder):
         return self._tables[key]
 
     def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802 (the name is FlatBuffers')
-        key = (x.dtype.str, x.tobytes())
+        key = _content(x)
         if key not in self._vectors:
             if x.dtype == np.uint8:
                 self.Prep(_BUFFER_ALIGNMENT, x.nbytes)
