@@ -18,6 +18,7 @@ from tensorflow.lite.python.util import modify_model_io_type
 
 from components.compression import model_metadata, packing
 from components.compression.errors import VariantError
+from components.compression.narrow_kernels import narrow_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,7 +71,7 @@ class Converter:
 
         Args:
             variant: One of `VARIANTS`.
-            narrow: Whether kernels that use no more than 4 bits are packed two weights to a byte.
+            narrow: Whether kernels that use no more than 4 bits are packed, and those of no more than 2 more so.
 
         Returns:
             Content of the .tflite file.
@@ -84,7 +85,7 @@ class Converter:
                 _name_ends(model)
                 model_metadata.describe(model, has_labels=bool(self._labels))
                 if narrow:
-                    packing.narrow_weights(model)
+                    narrow_weights(model)
                 content = packing.pack(model)
                 return model_metadata.with_labels(content, self._labels) if self._labels else content
         # The converters raise whatever their parts raise, and one variant's failure must not end the others.

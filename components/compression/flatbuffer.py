@@ -11,7 +11,7 @@ import numpy as np
 from ai_edge_litert.schema_py_generated import BuiltinOperator, TensorType
 from ai_edge_litert.tools import flatbuffer_utils
 
-from components.compression.packing import unpack_nibbles
+from components.compression.narrow_kernels import PACKED_TYPES, unpack_bits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _FLOATS = {TensorType.FLOAT16: np.float16, TensorType.FLOAT32: np.float32, TensorType.FLOAT64: np.float64}
 _WEIGHTS = {TensorType.FLOAT16: np.float16, TensorType.FLOAT32: np.float32, TensorType.INT8: np.int8}
 _BYTES = {TensorType.FLOAT16: 2, TensorType.INT8: 1, TensorType.UINT8: 1, TensorType.INT16: 2, TensorType.INT64: 8}
+_PACKED_BITS = {kind: bits for bits, kind in PACKED_TYPES.items()}
 _OPERATOR_NAMES = {code: name for name, code in vars(BuiltinOperator).items() if not name.startswith("_")}
 
 
@@ -34,12 +35,15 @@ class ModelFile:
         self._model = flatbuffer_utils.read_model(str(path))
 
     def float_tensors(self, *, ends: bool = True) -> list[str]:
-        """Names of all tensors of a float type, weights and activations, with or without inputs and outputs."""
+        """Names of all tensors of a float type, weights and activations, with or without inputs and outputs.
+
+        Not those on the way from a packed kernel to the integers that it holds: nothing is computed with them.
+        """
         return [
-            tensor.name.decode()
+            graph.tensors[index].name.decode()
             for graph in self._model.subgraphs
-            for index, tensor in enumerate(graph.tensors)
-            if tensor.type in _FLOATS and (ends or index not in {*graph.inputs, *graph.outputs})
+            for index in set(range(len(graph.tensors))) - set(self._unpacked(graph))
+            if graph.tensors[index].type in _FLOATS and (ends or index not in {*graph.inputs, *graph.outputs})
         ]
 
     @functools.cached_property
@@ -47,9 +51,11 @@ class ModelFile:
         """All kernels: constants of two or more dimensions, which leaves biases and shapes out; in the order of use."""
         found = {}
         for graph in self._model.subgraphs:
-            for number, operator in enumerate(graph.operators):
+            unpacked = self._unpacked(graph)
+            users = [operator for operator in graph.operators if operator.outputs[0] not in unpacked]
+            for number, operator in enumerate(users):
                 for index in operator.inputs:
-                    tensor = graph.tensors[index]
+                    tensor = graph.tensors[unpacked.get(index, index)]
                     if index >= 0 and tensor.buffer not in found and self._is_kernel(tensor):
                         found[tensor.buffer] = Kernel(f"{number}_{self._operator_name(operator)}", self._values(tensor))
         return list(found.values())
@@ -70,6 +76,16 @@ class ModelFile:
         It is the least memory that an arena can do with; runtimes add what their kernels need.
         """
         return max(map(self._peak, self._model.subgraphs), default=0)
+
+    def _unpacked(self, graph: flatbuffer_utils.SubGraphT) -> dict[int, int]:
+        """Returns the tensors that conversions make of constants, each with its constant."""
+        found: dict[int, int] = {}
+        for operator in graph.operators:
+            if self._operator_name(operator) == "cast":
+                source = found.get(operator.inputs[0], operator.inputs[0])
+                if self._is_constant(graph.tensors[source]):
+                    found[operator.outputs[0]] = source
+        return found
 
     def _peak(self, graph: flatbuffer_utils.SubGraphT) -> int:
         sizes = {
@@ -99,15 +115,16 @@ class ModelFile:
     def _is_kernel(self, tensor: flatbuffer_utils.TensorT) -> bool:
         return (
             self._is_constant(tensor)
-            and (tensor.type in _WEIGHTS or tensor.type == TensorType.INT4)
+            and (tensor.type in _WEIGHTS or tensor.type in _PACKED_BITS)
             and tensor.shape is not None
             and len(tensor.shape) >= 2
         )
 
     def _values(self, tensor: flatbuffer_utils.TensorT) -> np.ndarray:
         stored = bytes(self._model.buffers[tensor.buffer].data)
-        if tensor.type == TensorType.INT4:
-            values = unpack_nibbles(np.frombuffer(stored, np.uint8), math.prod(tensor.shape))
+        if tensor.type in _PACKED_BITS:
+            packed = np.frombuffer(stored, np.uint8)
+            values = unpack_bits(packed, math.prod(tensor.shape), _PACKED_BITS[tensor.type])
         else:
             values = np.frombuffer(stored, _WEIGHTS[tensor.type])
         return values.reshape(tensor.shape)

@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from components.compression.narrow_kernels import integer_range
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -28,10 +30,10 @@ class SteppedKernel(keras.layers.Layer):
         Args:
             values: Float kernel to start from; where it is zero it stays zero.
             axes: Axes of the output channels; None for one step in all.
-            bits: Bits of a weight; it holds the integers from -(2^(bits-1) - 1) to 2^(bits-1) - 1.
+            bits: Bits of a weight; which integers they hold tells `narrow_kernels.integer_range`.
         """
         super().__init__(name="kernel")
-        self._limit = 2 ** (bits - 1) - 1
+        self._range = integer_range(bits)
         self._start = values
         self._shape = [size if axes is not None and axis in axes else 1 for axis, size in enumerate(values.shape)]
         self._mask = tf.constant(values != 0, tf.float32)
@@ -40,7 +42,7 @@ class SteppedKernel(keras.layers.Layer):
         """Makes the variables."""
         del input_shape
         self.kernel = self.add_weight("kernel", self._start.shape, initializer=constant(self._start))
-        start = np.log(best_steps(self._start, self._shape, self._limit))
+        start = np.log(best_steps(self._start, self._shape, self._range))
         # The logarithm, because Adam's updates have the size of the learning rate, whatever the size of the step.
         self.log_step = self.add_weight("log_step", self._shape, initializer=constant(start))
         self.built = True
@@ -53,13 +55,13 @@ class SteppedKernel(keras.layers.Layer):
     def trained(self) -> tf.Tensor:
         """Returns the rounded kernel, differentiable by weights and steps."""
         step = self.step()
-        ratio = tf.clip_by_value(self.kernel / step, -self._limit, self._limit)
+        ratio = tf.clip_by_value(self.kernel / step, *self._range)
         return _straight_through_round(ratio) * step * self._mask
 
     def exported(self, scale: float) -> tf.Tensor:
         """Returns the rounded kernel times a scale, as the operation that tells the converter the steps."""
         step = self.step()
-        integers = tf.round(tf.clip_by_value(self.kernel / step, -self._limit, self._limit)) * self._mask
+        integers = tf.round(tf.clip_by_value(self.kernel / step, *self._range)) * self._mask
         return _as_stored(integers * step * scale, step * scale)
 
 
@@ -101,23 +103,23 @@ class ClusteredKernel(keras.layers.Layer):
         return _as_stored(tf.gather(centres, self._indices) * scale, tf.fill(self._shape, step * scale))
 
 
-def best_steps(values: np.ndarray, shape: Sequence[int], limit: int) -> np.ndarray:
+def best_steps(values: np.ndarray, shape: Sequence[int], limits: tuple[int, int]) -> np.ndarray:
     """Finds the steps with which rounding a kernel does the least harm.
 
     Args:
         values: Float kernel.
         shape: Of the steps: the kernel's along its channels, 1 elsewhere.
-        limit: Largest integer.
+        limits: Least and greatest integer.
 
     Returns:
         Steps with the least squared error among shares of the largest magnitude, float32 of the given shape.
     """
     axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
-    largest = np.maximum(np.abs(values).max(axis=axes, keepdims=True) / limit, _SMALLEST_STEP)
+    largest = np.maximum(np.abs(values).max(axis=axes, keepdims=True) / limits[1], _SMALLEST_STEP)
     best, least = largest, np.full(shape, np.inf)
     for share in _SEARCHED_STEPS:
         step = share * largest
-        rounded = np.clip(np.rint(values / step), -limit, limit) * step
+        rounded = np.clip(np.rint(values / step), *limits) * step
         error = np.square(rounded - values).sum(axis=axes, keepdims=True)
         best, least = np.where(error < least, step, best), np.minimum(error, least)
     return best.astype(np.float32)
@@ -134,9 +136,9 @@ def rounded(values: np.ndarray, axes: tuple[int, ...], bits: int) -> np.ndarray:
     Returns:
         The rounded kernel.
     """
-    limit = 2 ** (bits - 1) - 1
-    steps = best_steps(values, [size if axis in axes else 1 for axis, size in enumerate(values.shape)], limit)
-    return np.clip(np.rint(values / steps), -limit, limit) * steps
+    limits = integer_range(bits)
+    steps = best_steps(values, [size if axis in axes else 1 for axis, size in enumerate(values.shape)], limits)
+    return np.clip(np.rint(values / steps), *limits) * steps
 
 
 def constant(values: np.ndarray) -> keras.initializers.Initializer:

@@ -1,7 +1,5 @@
 """Writes a .tflite file without the bytes that no runtime needs.
 
-Kernels that use no more than 4 of their 8 bits can be packed, two weights to a byte, which the runtime unpacks itself.
-
 The converters write every vector, and every operator's options, anew wherever they occur, and one 64-bit zero point per
 channel for weights that are symmetric by specification. In a small network that is a fifth of the file.
 """
@@ -12,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import flatbuffers
 import numpy as np
-from ai_edge_litert.schema_py_generated import BuiltinOperator, TensorType
 from ai_edge_litert.tools import flatbuffer_utils
 
 if TYPE_CHECKING:
@@ -21,9 +18,6 @@ if TYPE_CHECKING:
 _FILE_IDENTIFIER = b"TFL3"
 # What the schema's `force_align` asks of buffers, and the Python builder does not do by itself.
 _BUFFER_ALIGNMENT = 16
-_NARROWED_OPERATORS = frozenset({BuiltinOperator.CONV_2D, BuiltinOperator.FULLY_CONNECTED})
-_KERNEL_INPUT = 1
-_NARROW_LIMIT = 7
 
 
 def pack(model: ModelT) -> bytes:
@@ -56,45 +50,6 @@ def pack(model: ModelT) -> bytes:
 def unpack(content: bytes) -> ModelT:
     """Reads the content of a .tflite file as objects."""
     return flatbuffer_utils.read_model_from_bytearray(content)
-
-
-def narrow_weights(model: ModelT) -> None:
-    """Packs the kernels of plain convolutions and dense layers that use no more than 4 bits.
-
-    Args:
-        model: A full-integer model as objects; it is changed. It answers the same up to the rounding of activations:
-            XNNPACK has no convolution with 4-bit weights, so the runtime's own kernels compute these layers.
-
-    Raises:
-        ValueError: There is no such kernel.
-    """
-    packed = 0
-    for graph in model.subgraphs:
-        for operator in graph.operators:
-            if model.operatorCodes[operator.opcodeIndex].builtinCode not in _NARROWED_OPERATORS:
-                continue
-            tensor = graph.tensors[operator.inputs[_KERNEL_INPUT]]
-            stored = model.buffers[tensor.buffer].data
-            if tensor.type == TensorType.INT8 and stored is not None:
-                values = np.frombuffer(bytes(stored), np.int8)
-                if np.abs(values.astype(int)).max() <= _NARROW_LIMIT:
-                    model.buffers[tensor.buffer].data = pack_nibbles(values)
-                    tensor.type = TensorType.INT4
-                    packed += 1
-    if not packed:
-        raise ValueError("none of the kernels uses 4 bits or less")
-
-
-def pack_nibbles(values: np.ndarray) -> np.ndarray:
-    """Packs int8 values in [-8, 7] as uint8 [ceil(N / 2)], the first of each two in the lower half."""
-    halves = np.append(values, np.zeros(len(values) % 2, np.int8)).view(np.uint8) & 0x0F
-    return halves[::2] | halves[1::2] << 4
-
-
-def unpack_nibbles(packed: np.ndarray, count: int) -> np.ndarray:
-    """Returns the first `count` int8 values of what `pack_nibbles` packed."""
-    halves = np.stack([packed & 0x0F, packed >> 4], axis=1).ravel()[:count].astype(np.int8)
-    return np.where(halves > _NARROW_LIMIT, halves - 16, halves).astype(np.int8)
 
 
 def _shared(table: Any) -> _SharedTable | None:

@@ -18,12 +18,12 @@ import tf_keras as keras
 from components.compression import graph
 from components.compression.integer_kernels import ClusteredKernel, SteppedKernel, constant
 from components.compression.kernels import channel_axes, has_kernel, is_depthwise, kernel
+from components.compression.narrow_kernels import WIDE_BITS, stored_bits
 from trainer_module.mirroring import AverageOfMirrored, WithMirrored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-WIDE_BITS = 8
 _SMALLEST_RANGE = 1e-8
 _CALIBRATION_BATCH = 64
 # Layers that hand on values of their input, or, like softmax, have a range of their own in TFLite.
@@ -51,7 +51,7 @@ def fake_quantized(
     Args:
         model: A folded classifier of known layers (see `kernels.require_known_layers`).
         bits: Bits of a weight, or those of each kernel by layer name; depthwise kernels keep 8, because a few weights
-            must serve a whole channel.
+            must serve a whole channel. Of 2 for all, kernels that no file stores in 2 have 4.
         calibration: uint8 images [M, S, S, 3], M > 0, that set the ranges of the activations.
         clustered: Names of layers whose kernel keeps the values that it shares among its weights.
 
@@ -65,8 +65,7 @@ def fake_quantized(
         if layer.name in scales:
             return PixelScale(scales[layer.name].factor, name=layer.name)
         if has_kernel(layer):
-            own = bits if isinstance(bits, int) else bits.get(layer.name, WIDE_BITS)
-            values = _kernel_values(layer, WIDE_BITS if is_depthwise(layer) else own, layer.name in clustered)
+            values = _kernel_values(layer, _bits(layer, bits), layer.name in clustered)
             source = next((s for s in scales.values() if s.consumer == layer.name), None)
             return IntegerLayer(layer, values, ranges.get(layer.name), source.factor if source else 1.0)
         copied = type(layer).from_config(layer.get_config())
@@ -185,6 +184,16 @@ class PixelScale(keras.layers.Layer):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Applies the layer."""
         return inputs * self._scale if training else _rounded(inputs, (0.0, 255.0))
+
+
+def _bits(layer: keras.layers.Layer, bits: int | Mapping[str, int]) -> int:
+    if is_depthwise(layer):
+        return WIDE_BITS
+    if not isinstance(bits, int):
+        return bits.get(layer.name, WIDE_BITS)
+    # Where a file takes more for a weight anyway, it need not do with less.
+    weights, dense = int(np.prod(kernel(layer).shape)), isinstance(layer, keras.layers.Dense)
+    return stored_bits(bits, weights, dense=dense) if bits == 2 else bits
 
 
 def _kernel_values(layer: keras.layers.Layer, bits: int, clustered: bool) -> SteppedKernel | ClusteredKernel:

@@ -54,7 +54,7 @@ class CompressionSettings(Settings):
     bits: Literal["auto"] | list[Literal[2, 3, 4, 8]] = Field(
         [8, 4],
         description="qat: bits of a weight; a variant for each. auto searches, within the budget, for the bits of each "
-        "layer. Depthwise kernels keep 8; 2 and 3 are stored in 4, and deflate better.",
+        "layer. Depthwise kernels keep 8, and of 2 the smallest kernels 4; 3 are stored in 4, and deflate better.",
     )
     input_type: Literal["uint8", "float32"] = Field(
         "uint8", description="What integer variants take and give; float32 for callers that cannot quantise."

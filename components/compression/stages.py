@@ -12,7 +12,8 @@ from components.compression.errors import VariantError
 from components.compression.job import Candidate, Job, Staged
 from components.compression.kernels import choose, copy_of, has_kernel, is_depthwise, kernel, sparsity
 from components.compression.measurement import top1_accuracy
-from components.compression.quantization_aware import WIDE_BITS, fake_quantized, float_weights
+from components.compression.narrow_kernels import WIDE_BITS
+from components.compression.quantization_aware import fake_quantized, float_weights
 from components.compression.search import Level, furthest
 from trainer_module.folding import fold_batch_norm, functional
 from trainer_module.progress import COMPRESSION, report

@@ -18,7 +18,7 @@ from components.compression.conversion import Converter
 from components.compression.errors import VariantError
 from components.compression.integer_kernels import ClusteredKernel, SteppedKernel, best_steps
 from components.compression.kernels import choose, require_known_layers
-from components.compression.packing import pack_nibbles, unpack_nibbles
+from components.compression.narrow_kernels import integer_range, pack_bits, unpack_bits
 from components.compression.precision import computing_in
 from components.compression.quantization_aware import fake_quantized
 from components.compression.settings import CompressionSettings
@@ -195,14 +195,16 @@ def test_more_channels_than_there_are_cannot_go() -> None:
         channel_pruning.remove_channels(folded("residual"), 0.999, IMAGES, LABELS)
 
 
-def test_nibbles_come_back() -> None:
-    values = np.array([-7, 7, 0, -1, 3], np.int8)
-    packed = pack_nibbles(values)
-    assert packed.tolist() == [0x79, 0xF0, 0x03]
-    np.testing.assert_array_equal(unpack_nibbles(packed, 5), values)
+@pytest.mark.parametrize(
+    ("bits", "values", "stored"), [(4, [-7, 7, 0, -1, 3], [0x79, 0xF0, 0x03]), (2, [-2, 1, 0, -1, 1], [0xC6, 0x01])]
+)
+def test_few_bits_are_packed_lowest_first_and_come_back(bits: int, values: list[int], stored: list[int]) -> None:
+    packed = pack_bits(np.array(values, np.int8), bits)
+    assert packed.tolist() == stored
+    assert unpack_bits(packed, len(values), bits).tolist() == values
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 4, 8])
 def test_stepped_kernel_is_whole_multiples_of_a_channels_step_and_keeps_zeros(bits: int) -> None:
     values = np.random.default_rng(0).normal(size=(3, 3, 8, 5)).astype(np.float32)
     values[np.abs(values) < 0.5] = 0
@@ -211,7 +213,10 @@ def test_stepped_kernel_is_whole_multiples_of_a_channels_step_and_keeps_zeros(bi
     exported = kernel.exported(1.0).numpy()
     multiples = exported / kernel.step().numpy()
     np.testing.assert_allclose(multiples, np.rint(multiples), atol=1e-3)
-    assert np.abs(multiples).max() == pytest.approx(2 ** (bits - 1) - 1, abs=1e-3)
+    low, high = integer_range(bits)
+    assert multiples.min() > low - 1e-3
+    assert multiples.max() < high + 1e-3
+    assert np.abs(multiples).max() == pytest.approx(-low, abs=1e-3)
     assert (exported[values == 0] == 0).all()
     np.testing.assert_allclose(kernel.trained().numpy(), exported, atol=1e-6)
 
@@ -246,7 +251,7 @@ def test_best_steps_beat_the_largest_magnitude() -> None:
         return float(np.square(np.clip(np.rint(values / steps), -7, 7) * steps - values).sum())
 
     largest = np.abs(values).max(axis=0, keepdims=True) / 7
-    assert error(best_steps(values, (1, 3), 7)) < error(largest)
+    assert error(best_steps(values, (1, 3), (-7, 7))) < error(largest)
 
 
 @pytest.mark.parametrize("architecture", ["lean", "densenet"])
@@ -305,7 +310,7 @@ def test_fewer_bits_do_more_harm_and_leave_the_model_as_it_was() -> None:
     assert (np.diff(harm) >= 0).all()
     for bits in sensitivity.WIDTHS:
         channel = probe.with_few_bits(name, bits)[..., 0]
-        assert len(np.unique(channel)) <= 2**bits - 1
+        assert len(np.unique(channel)) <= len(range(*integer_range(bits))) + 1
     for kept, weights in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(kept, weights)
 

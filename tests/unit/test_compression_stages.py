@@ -12,6 +12,7 @@ import tf_keras as keras
 from components.compression.data import LabelledImages, Splits
 from components.compression.engine import FineTuning, Result, compress
 from components.compression.flatbuffer import ModelFile
+from components.compression.narrow_kernels import integer_range
 from components.compression.settings import BudgetSettings, CompressionSettings
 from tests.transformed_files import striped_images
 from trainer_module.acceleration import Acceleration
@@ -151,18 +152,28 @@ def test_auto_finds_the_bits_of_each_layer(residual: keras.Model, tmp_path: Path
     assert set(note["bits"].values()) <= {2, 3, 4, 8}
     # The file has its kernels in another order.
     largest = sorted(np.abs(kernel.values).max() for kernel in file_of(found, "qat_mixed").kernels)
-    limits = sorted(2 ** (bits - 1) - 1 for bits in note["bits"].values())
+    limits = sorted(-integer_range(bits)[0] for bits in note["bits"].values())
     assert all(found <= limit for found, limit in zip(largest, limits, strict=True))
     narrow, wide = (row_of(found, name) for name in ("qat_mixed", "qat_mixed_in_int8"))
     assert narrow["bytes"] < wide["bytes"]
     assert narrow["accuracy"] > 0.9
 
 
-def test_fewer_bits_deflate_better(residual: keras.Model, tmp_path: Path) -> None:
-    found = run(residual, tmp_path, stages=["qat"], bits=[4, 2], epochs=1)
-    four, two = (row_of(found, name) for name in ("qat_int4", "qat_int2"))
-    assert two["bytes"] == pytest.approx(four["bytes"], rel=0.02)
-    assert two["deflated_bytes"] < 0.8 * four["deflated_bytes"]
+def test_two_bits_take_a_quarter_of_a_byte(residual: keras.Model, tmp_path: Path) -> None:
+    found = run(residual, tmp_path, stages=["qat"], bits=[2], epochs=1)
+    assert found.report["dropped"] == []
+    narrow, wide = (row_of(found, name) for name in ("qat_int2", "qat_int2_in_int8"))
+    quartered = sum(size for layer in wide["layers"] if (size := np.prod(layer["shape"])) > 600) * 3 / 4
+    assert wide["bytes"] - narrow["bytes"] == pytest.approx(quartered, rel=0.1)
+    assert [layer["name"] for layer in narrow["layers"]] == [layer["name"] for layer in wide["layers"]]
+    for left, right in zip(file_of(found, "qat_int2").kernels, file_of(found, "qat_int2_in_int8").kernels, strict=True):
+        np.testing.assert_array_equal(left.values, right.values)
+    packed, stored = (
+        TFLiteClassifier(found.selected.path.with_name(f"{name}.tflite")).predict(VALIDATION.images)
+        for name in ("qat_int2", "qat_int2_in_int8")
+    )
+    np.testing.assert_allclose(packed, stored, atol=0.05)
+    assert narrow["accuracy"] > 0.9
 
 
 def test_channels_are_gone_from_the_network(result: Result) -> None:
