@@ -39,12 +39,15 @@ class ModelFile:
 
         Not those on the way from a packed kernel to the integers that it holds: nothing is computed with them.
         """
-        return [
-            graph.tensors[index].name.decode()
-            for graph in self._model.subgraphs
-            for index in set(range(len(graph.tensors))) - set(self._unpacked(graph))
-            if graph.tensors[index].type in _FLOATS and (ends or index not in {*graph.inputs, *graph.outputs})
-        ]
+        names = []
+        for graph in self._model.subgraphs:
+            left_out = {*self._unpacked(graph), *(() if ends else (*graph.inputs, *graph.outputs))}
+            names += [
+                tensor.name.decode()
+                for index, tensor in enumerate(graph.tensors)
+                if tensor.type in _FLOATS and index not in left_out
+            ]
+        return names
 
     @functools.cached_property
     def kernels(self) -> list[Kernel]:
@@ -78,12 +81,12 @@ class ModelFile:
         return max(map(self._peak, self._model.subgraphs), default=0)
 
     def _unpacked(self, graph: flatbuffer_utils.SubGraphT) -> dict[int, int]:
-        """Returns the tensors that conversions make of constants, each with its constant."""
+        """Returns the tensors that conversions make of packed constants, each with its constant."""
         found: dict[int, int] = {}
         for operator in graph.operators:
             if self._operator_name(operator) == "cast":
                 source = found.get(operator.inputs[0], operator.inputs[0])
-                if self._is_constant(graph.tensors[source]):
+                if self._is_constant(graph.tensors[source]) and graph.tensors[source].type in _PACKED_BITS:
                     found[operator.outputs[0]] = source
         return found
 

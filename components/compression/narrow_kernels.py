@@ -141,11 +141,13 @@ def _unpacking(model: ModelT, graph: SubGraphT, operator: OperatorT, unpacked: d
         return []
     casts: list[OperatorT] = []
     if index not in unpacked:
-        for taken, given in ((TensorType.INT2, TensorType.FLOAT32), (TensorType.FLOAT32, TensorType.INT8)):
-            source = len(graph.tensors) - 1 if casts else index
-            graph.tensors.append(_unpacked_tensor(packed, given))
-            casts.append(_cast(model, source, len(graph.tensors) - 1, taken, given))
-        unpacked[index] = len(graph.tensors) - 1
+        source = index
+        for kind in (TensorType.FLOAT32, TensorType.INT8):
+            graph.tensors.append(_unpacked_tensor(packed, kind))
+            target = len(graph.tensors) - 1
+            casts.append(_cast(model, graph, source, target))
+            source = target
+        unpacked[index] = source
     operator.inputs = np.array(operator.inputs, np.int32)
     operator.inputs[_KERNEL_INPUT] = unpacked[index]
     return casts
@@ -160,13 +162,14 @@ def _unpacked_tensor(packed: TensorT, kind: int) -> TensorT:
     return tensor
 
 
-def _cast(model: ModelT, source: int, target: int, taken: int, given: int) -> OperatorT:
+def _cast(model: ModelT, graph: SubGraphT, source: int, target: int) -> OperatorT:
     operator = OperatorT()
     operator.opcodeIndex = _operator_code(model, BuiltinOperator.CAST, _CAST_VERSION)
     operator.inputs, operator.outputs = np.array([source], np.int32), np.array([target], np.int32)
     operator.builtinOptionsType = BuiltinOptions.CastOptions
     operator.builtinOptions = CastOptionsT()
-    operator.builtinOptions.inDataType, operator.builtinOptions.outDataType = taken, given
+    operator.builtinOptions.inDataType = graph.tensors[source].type
+    operator.builtinOptions.outDataType = graph.tensors[target].type
     return operator
 
 

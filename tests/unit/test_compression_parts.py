@@ -204,8 +204,8 @@ def test_few_bits_are_packed_lowest_first_and_come_back(bits: int, values: list[
     assert unpack_bits(packed, len(values), bits).tolist() == values
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
-def test_stepped_kernel_is_whole_multiples_of_a_channels_step_and_keeps_zeros(bits: int) -> None:
+@pytest.mark.parametrize(("bits", "low", "high"), [(2, -2, 1), (4, -7, 7), (8, -127, 127)])
+def test_stepped_kernel_is_whole_multiples_of_a_channels_step_and_keeps_zeros(bits: int, low: int, high: int) -> None:
     values = np.random.default_rng(0).normal(size=(3, 3, 8, 5)).astype(np.float32)
     values[np.abs(values) < 0.5] = 0
     kernel = SteppedKernel(values, (3,), bits)
@@ -213,7 +213,6 @@ def test_stepped_kernel_is_whole_multiples_of_a_channels_step_and_keeps_zeros(bi
     exported = kernel.exported(1.0).numpy()
     multiples = exported / kernel.step().numpy()
     np.testing.assert_allclose(multiples, np.rint(multiples), atol=1e-3)
-    low, high = integer_range(bits)
     assert multiples.min() > low - 1e-3
     assert multiples.max() < high + 1e-3
     assert np.abs(multiples).max() == pytest.approx(-low, abs=1e-3)

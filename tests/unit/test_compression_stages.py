@@ -160,9 +160,10 @@ def test_auto_finds_the_bits_of_each_layer(residual: keras.Model, tmp_path: Path
 
 
 def test_two_bits_take_a_quarter_of_a_byte(residual: keras.Model, tmp_path: Path) -> None:
-    found = run(residual, tmp_path, stages=["qat"], bits=[2], epochs=1)
+    found = run(residual, tmp_path, stages=["qat"], bits=[4, 2], epochs=1)
     assert found.report["dropped"] == []
-    narrow, wide = (row_of(found, name) for name in ("qat_int2", "qat_int2_in_int8"))
+    narrow, wide, four = (row_of(found, name) for name in ("qat_int2", "qat_int2_in_int8", "qat_int4"))
+    assert narrow["deflated_bytes"] < 0.8 * four["deflated_bytes"]
     quartered = sum(size for layer in wide["layers"] if (size := np.prod(layer["shape"])) > 600) * 3 / 4
     assert wide["bytes"] - narrow["bytes"] == pytest.approx(quartered, rel=0.1)
     assert [layer["name"] for layer in narrow["layers"]] == [layer["name"] for layer in wide["layers"]]
