@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 _KERAS_METADATA = "keras_metadata.pb"
 _LAMBDAS = ("Lambda", "__lambda__")
 _KNOWN_PACKAGES = ("keras", "tf_keras")
-# Those of trainer_module.mirroring, by name, because importing it for a check of a file would take TensorFlow's time.
-_OWN_LAYERS = ("trainer_module.mirroring.AverageOfMirrored", "trainer_module.mirroring.WithMirrored")
+# By name, because importing trainer_module.view_averaging for a check of a file would take TensorFlow's time.
+_OWN_LAYERS = tuple(
+    f"trainer_module.view_averaging.{layer}" for layer in ("AverageOfViews", "WithMirrored", "WithShifted")
+)
 
 
 def require_no_code(path: Path) -> None:

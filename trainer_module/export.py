@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-# mirroring: Keras finds registered layers in a saved network only where they have been imported.
-from trainer_module import features, mirroring  # noqa: F401
+# view_averaging: Keras finds registered layers in a saved network only where they have been imported.
+from trainer_module import features, view_averaging  # noqa: F401
 from trainer_module.errors import UserError
 from trainer_module.folding import fold_batch_norm
 from trainer_module.preprocessing import decode_images

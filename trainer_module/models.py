@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import tf_keras as keras
 
 from trainer_module.architectures import ARCHITECTURES, Architecture, Stage, require_input_size, scale_channels
-from trainer_module.mirroring import AverageOfMirrored, WithMirrored
+from trainer_module.view_averaging import AverageOfViews, with_views
 
 if TYPE_CHECKING:
     from trainer_module.settings import ModelSettings
@@ -23,7 +23,7 @@ def build_model(settings: ModelSettings, image_size: int, classes: int) -> keras
     """Builds an untrained classifier.
 
     Args:
-        settings: Architecture, width multiplier, dropout and flip averaging.
+        settings: Architecture, width multiplier, dropout, and which views are averaged.
         image_size: Side S of the input, in pixels.
         classes: Number of classes C.
 
@@ -37,7 +37,7 @@ def build_model(settings: ModelSettings, image_size: int, classes: int) -> keras
     require_input_size(settings.architecture, image_size)
     architecture = ARCHITECTURES[settings.architecture]
     image = keras.Input([image_size, image_size, 3], name="image")
-    x = WithMirrored(name="mirrored", dtype="float32")(image) if settings.flip_average else image
+    x, views = with_views(image, settings)
     # In float32, because bfloat16 cannot tell neighbouring pixel values above 128 apart. Without an offset, because a
     # pure scale disappears into the stem's weights when the network is quantised.
     x = keras.layers.Rescaling(1 / 255, name="rescale", dtype="float32")(x)
@@ -46,8 +46,8 @@ def build_model(settings: ModelSettings, image_size: int, classes: int) -> keras
         x = _stage(x, stage, scale_channels(stage.width, settings.width), f"stage{number}")
     x = _head(x, architecture, settings)
     logits = keras.layers.Dense(classes, name="logits")(x)
-    if settings.flip_average:
-        logits = AverageOfMirrored(name="flip_average")(logits)
+    if views > 1:
+        logits = AverageOfViews(views, name="view_average")(logits)
     probabilities = keras.layers.Softmax(name="probabilities", dtype="float32")(logits)
     return keras.Model(image, probabilities, name=settings.architecture)
 

@@ -38,6 +38,11 @@ class ModelSettings(Settings):
         description="Answer with the average over a photo and its mirror image (test-time augmentation): more accurate "
         "with the same weights, in twice the time.",
     )
+    shift_average: bool = Field(
+        False,
+        description="Answer with the average over a photo and two copies shifted by a pixel (test-time augmentation): "
+        "three times the time, with flip_average six times.",
+    )
 
 
 class AugmentationSettings(Settings):

@@ -35,7 +35,7 @@ class ModelFile:
         self._model = flatbuffer_utils.read_model(str(path))
 
     def float_tensors(self, *, ends: bool = True) -> list[str]:
-        """Names of all tensors of a float type, weights and activations, with or without inputs and outputs.
+        """Names, or else numbers, of the tensors of a float type, weights and activations, with or without both ends.
 
         Not those on the way from a packed kernel to the integers that it holds: nothing is computed with them.
         """
@@ -43,7 +43,7 @@ class ModelFile:
         for graph in self._model.subgraphs:
             left_out = {*self._unpacked(graph), *(() if ends else (*graph.inputs, *graph.outputs))}
             names += [
-                tensor.name.decode()
+                (tensor.name or b"").decode() or f"tensor {index}"
                 for index, tensor in enumerate(graph.tensors)
                 if tensor.type in _FLOATS and index not in left_out
             ]

@@ -9,7 +9,7 @@ import numpy as np
 import tf_keras as keras
 
 from trainer_module.errors import UserError
-from trainer_module.mirroring import AverageOfMirrored, WithMirrored
+from trainer_module.view_averaging import LAYERS as VIEW_LAYERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SMALLEST_KERNEL = 256
 # Layers without weights that leave every channel where it is, so that stages can look through them.
 PASSING_LAYERS = (
-    AverageOfMirrored,
+    *VIEW_LAYERS,
     keras.layers.Activation,
     keras.layers.AveragePooling2D,
     keras.layers.Dropout,
@@ -30,7 +30,6 @@ PASSING_LAYERS = (
     keras.layers.Rescaling,
     keras.layers.Softmax,
     keras.layers.ZeroPadding2D,
-    WithMirrored,
 )
 _KNOWN_LAYERS = (
     *PASSING_LAYERS,

@@ -14,11 +14,11 @@ import io
 import zipfile
 from typing import TYPE_CHECKING, Final
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert.schema_py_generated import BufferT, MetadataT
 
 from components.compression.bundle import LABELS_FILE
+from components.compression.packing import SharingBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,12 +107,12 @@ def _stats(least: float, most: float) -> _Table:
 
 
 def _written(root: _Table) -> bytes:
-    builder = flatbuffers.Builder(512)
+    builder = SharingBuilder(512)
     builder.Finish(_write_table(builder, root), file_identifier=_FILE_IDENTIFIER)
     return bytes(builder.Output())
 
 
-def _write_table(builder: flatbuffers.Builder, table: _Table) -> int:
+def _write_table(builder: SharingBuilder, table: _Table) -> int:
     # A table refers to what was written before it.
     offsets = {slot: _write_part(builder, value) for slot, value in table.fields.items()}
     builder.StartObject(max(table.fields) + 1)
@@ -126,7 +126,7 @@ def _write_table(builder: flatbuffers.Builder, table: _Table) -> int:
     return builder.EndObject()
 
 
-def _write_part(builder: flatbuffers.Builder, value: _Value) -> int:
+def _write_part(builder: SharingBuilder, value: _Value) -> int:
     match value:
         case str():
             return builder.CreateString(value)

@@ -155,7 +155,6 @@ def _unpacking(model: ModelT, graph: SubGraphT, operator: OperatorT, unpacked: d
 
 def _unpacked_tensor(packed: TensorT, kind: int) -> TensorT:
     tensor = TensorT()
-    tensor.name = b""
     tensor.shape = packed.shape
     tensor.type = kind
     tensor.quantization = packed.quantization if kind == TensorType.INT8 else None

@@ -24,7 +24,7 @@ def pack(model: ModelT) -> bytes:
     """Writes a model as the content of a .tflite file; the model answers what it answered before.
 
     Vectors, strings, options and quantisations of equal content are written once and referred to from everywhere, which
-    the FlatBuffers format allows; tensors other than inputs and outputs lose their names.
+    the FlatBuffers format allows; the description of the model and the names of inner tensors are left out.
 
     Args:
         model: The model as objects; it is changed, and good for nothing but being packed.
@@ -32,17 +32,18 @@ def pack(model: ModelT) -> bytes:
     Returns:
         Content of the file, with every buffer aligned to 16 bytes.
     """
+    model.description = None
     for graph in model.subgraphs:
         ends = {*graph.inputs, *graph.outputs}
         for index, tensor in enumerate(graph.tensors):
             if index not in ends:
-                tensor.name = b""
+                tensor.name = None
             if tensor.shape is not None:
                 tensor.shape = np.asarray(tensor.shape, np.int32)
             tensor.quantization = _shared(tensor.quantization)
         for operator in graph.operators:
             operator.builtinOptions = _shared(operator.builtinOptions)
-    builder = _SharingBuilder(1024)
+    builder = SharingBuilder(1024)
     builder.Finish(model.Pack(builder), file_identifier=_FILE_IDENTIFIER)
     return bytes(builder.Output())
 
@@ -62,11 +63,11 @@ class _SharedTable:
     def __init__(self, table: Any) -> None:
         self._table = table
 
-    def Pack(self, builder: _SharingBuilder) -> int:  # noqa: N802 (the name is the generated code's)
+    def Pack(self, builder: SharingBuilder) -> int:  # noqa: N802 (the name is the generated code's)
         return builder.share_table(self._table)
 
 
-class _SharingBuilder(flatbuffers.Builder):
+class SharingBuilder(flatbuffers.Builder):
     """Writes each vector and string once, and each table that is to be shared."""
 
     def __init__(self, size: int) -> None:
@@ -83,6 +84,7 @@ class _SharingBuilder(flatbuffers.Builder):
         return self._tables[key]
 
     def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802 (the name is FlatBuffers')
+        """Writes an array, unless an equal one is written already; returns where it is."""
         key = _content(x)
         if key not in self._vectors:
             if x.dtype == np.uint8:
@@ -91,6 +93,7 @@ class _SharingBuilder(flatbuffers.Builder):
         return self._vectors[key]
 
     def CreateString(self, s: str | bytes, encoding: str = "utf-8", errors: str = "strict") -> int:  # noqa: N802
+        """Writes a string, unless the same is written already; returns where it is."""
         key = s if isinstance(s, bytes) else s.encode(encoding, errors)
         if key not in self._strings:
             self._strings[key] = super().CreateString(key, encoding, errors)

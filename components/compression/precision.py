@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import tf_keras as keras
 
 from trainer_module import acceleration
-from trainer_module.mirroring import WithMirrored
+from trainer_module.view_averaging import WithMirrored, WithShifted
 
 if TYPE_CHECKING:
     from typing import Any
 
 # bfloat16 cannot tell neighbouring pixel values above 128 apart.
-_NEVER_REDUCED = (keras.layers.InputLayer, keras.layers.Rescaling, WithMirrored)
+_NEVER_REDUCED = (keras.layers.InputLayer, keras.layers.Rescaling, WithMirrored, WithShifted)
 
 
 def computing_in(model: keras.Model, precision: str) -> keras.Model:

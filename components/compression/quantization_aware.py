@@ -19,7 +19,7 @@ from components.compression import graph
 from components.compression.integer_kernels import ClusteredKernel, SteppedKernel, constant
 from components.compression.kernels import channel_axes, has_kernel, is_depthwise, kernel
 from components.compression.narrow_kernels import WIDE_BITS, stored_bits
-from trainer_module.mirroring import AverageOfMirrored, WithMirrored
+from trainer_module.view_averaging import LAYERS as VIEW_LAYERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,8 +35,7 @@ _SAME_RANGE = (
     keras.layers.MaxPooling2D,
     keras.layers.Softmax,
     keras.layers.ZeroPadding2D,
-    AverageOfMirrored,
-    WithMirrored,
+    *VIEW_LAYERS,
 )
 
 

@@ -99,9 +99,21 @@ def _details(summary: Mapping[str, Any]) -> dict[str, Any]:
 def _input(summary: Mapping[str, Any]) -> str:
     settings = summary["settings"]
     size = settings["data"]["image_size"]
-    averaged = settings["model"].get("flip_average", False)
-    averaging = "; the answer is the average over it and its mirror image" if averaged else ""
-    return f"one upright RGB photo, scaled to {size} x {size} pixels{averaging}"
+    return f"one upright RGB photo, scaled to {size} x {size} pixels{_averaging(settings['model'])}"
+
+
+def _averaging(model: Mapping[str, Any]) -> str:
+    # Cards of former versions' runs are written too.
+    match bool(model.get("flip_average")), bool(model.get("shift_average")):
+        case True, True:
+            views = "it, two copies shifted by a pixel, and the mirror images of all three"
+        case True, False:
+            views = "it and its mirror image"
+        case False, True:
+            views = "it and two copies shifted by a pixel"
+        case _:
+            return ""
+    return f"; the answer is the average over {views}"
 
 
 def _intended_use(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -266,11 +266,23 @@ def test_the_model_card_tells_the_run_in_the_usual_sections(workspace):
     assert "Accuracy 90.00 %, from 68.30 % to 98.77 % with 95 % confidence (20 photos)" in text
 
 
-def test_the_model_card_says_that_answers_are_averages():
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "pixels |"),
+        ({"flip_average": True}, "; the answer is the average over it and its mirror image |"),
+        ({"shift_average": True}, "; the answer is the average over it and two copies shifted by a pixel |"),
+        (
+            {"flip_average": True, "shift_average": True},
+            "; the answer is the average over it, two copies shifted by a pixel, and the mirror images of all three |",
+        ),
+    ],
+)
+def test_the_model_card_says_of_what_answers_are_averages(settings, said):
     content = summary()
-    assert "mirror image" not in model_card_markdown(model_card(_facts(content)))
-    content["settings"]["model"]["flip_average"] = True
-    assert "the answer is the average over it and its mirror image" in model_card_markdown(model_card(_facts(content)))
+    content["settings"]["model"] |= settings
+    [line] = [line for line in model_card_markdown(model_card(_facts(content))).splitlines() if "upright RGB" in line]
+    assert said in line
 
 
 def test_names_cannot_break_the_tables_of_the_model_card():
