@@ -73,6 +73,11 @@ def fake_quantized(
     return keras.models.clone_model(model, clone_function=rebuild)
 
 
+def bits_in_file(layer: keras.layers.Layer, bits: int) -> int:
+    """Returns the bits that a weight of a layer takes in a .tflite file, if it needs so many."""
+    return stored_bits(bits, int(np.prod(kernel(layer).shape)), dense=isinstance(layer, keras.layers.Dense))
+
+
 def float_weights(quantized: keras.Model, model: keras.Model) -> keras.Model:
     """Returns the float model of which a fake-quantised one is the integer version.
 
@@ -191,8 +196,7 @@ def _bits(layer: keras.layers.Layer, bits: int | Mapping[str, int]) -> int:
     if not isinstance(bits, int):
         return bits.get(layer.name, WIDE_BITS)
     # Where a file takes more for a weight anyway, it need not do with less.
-    weights, dense = int(np.prod(kernel(layer).shape)), isinstance(layer, keras.layers.Dense)
-    return stored_bits(bits, weights, dense=dense) if bits == 2 else bits
+    return bits_in_file(layer, bits) if bits == 2 else bits
 
 
 def _kernel_values(layer: keras.layers.Layer, bits: int, clustered: bool) -> SteppedKernel | ClusteredKernel:

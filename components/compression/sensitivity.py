@@ -66,20 +66,21 @@ class Probe:
             harm[name] = np.maximum.accumulate([divergence(intact, self.answers({name: values})) for values in pruned])
         return harm
 
-    def rounding_harm(self, layers: Sequence[str]) -> dict[str, np.ndarray]:
+    def rounding_harm(self, layers: Mapping[str, Sequence[int]]) -> dict[str, dict[int, float]]:
         """Measures what rounding the weights of one layer alone, without fine-tuning, does to the answers.
 
         Args:
-            layers: Names of the layers.
+            layers: Bits of a weight that are to be tried, falling, by layer name.
 
         Returns:
-            Mean KL divergence from the intact model's answers in nats at each of `WIDTHS`, made to rise, by layer name.
+            Mean KL divergence from the intact model's answers in nats, made to rise, by layer name and bits.
         """
         intact = self.answers({})
         harm = {}
-        for name in layers:
-            found = (self.answers({name: self.with_few_bits(name, bits)}) for bits in WIDTHS)
-            harm[name] = np.maximum.accumulate([divergence(intact, answers) for answers in found])
+        for name, widths in layers.items():
+            found = (self.answers({name: self.with_few_bits(name, bits)}) for bits in widths)
+            rising = np.maximum.accumulate([divergence(intact, answers) for answers in found])
+            harm[name] = dict(zip(widths, rising.tolist(), strict=True))
         return harm
 
     def with_few_bits(self, name: str, bits: int) -> np.ndarray:
@@ -117,31 +118,39 @@ def equal_harm(harm: Mapping[str, np.ndarray], sizes: Mapping[str, int], target:
     return shares(high)
 
 
-def least_harmful_bits(harm: Mapping[str, np.ndarray], sizes: Mapping[str, int], mean: float) -> dict[str, int]:
+def least_harmful_bits(
+    harm: Mapping[str, Mapping[int, float]], sizes: Mapping[str, int], mean: float
+) -> dict[str, int]:
     """Shares bits out: that layer goes to its next width that is harmed least for the bits that this saves.
 
     Args:
         harm: What `rounding_harm` measured.
         sizes: Weights of each layer.
-        mean: Most bits of a weight, on average over these layers; at least the least of `WIDTHS`.
+        mean: Most bits of a weight, on average over these layers.
 
     Returns:
-        Bits of each layer.
+        Bits of each layer, among those that were measured: the fewest of each where even these are more than `mean`.
     """
-    places = dict.fromkeys(harm, 0)
-    excess = (WIDTHS[0] - mean) * sum(sizes[name] for name in harm)
+    bits = {name: max(widths) for name, widths in harm.items()}
+    excess = sum((bits[name] - mean) * sizes[name] for name in harm)
     while excess > 0:
-        steps = {
-            name: (harm[name][place + 1] - harm[name][place], sizes[name] * (WIDTHS[place] - WIDTHS[place + 1]))
-            for name, place in places.items()
-            if place + 1 < len(WIDTHS)
-        }
+        fewer = {name: max(width for width in harm[name] if width < bits[name]) for name in _reducible(harm, bits)}
+        if not fewer:
+            break
+        more_harm = {name: harm[name][width] - harm[name][bits[name]] for name, width in fewer.items()}
+        saved = {name: (bits[name] - width) * sizes[name] for name, width in fewer.items()}
         # The last step takes no more than it needs.
-        last = {name: more_harm for name, (more_harm, saved) in steps.items() if saved >= excess}
-        name = min(last, key=last.__getitem__) if last else min(steps, key=lambda name: steps[name][0] / steps[name][1])
-        places[name] += 1
-        excess -= steps[name][1]
-    return {name: WIDTHS[place] for name, place in places.items()}
+        last = [name for name in fewer if saved[name] >= excess]
+        name = (
+            min(last, key=more_harm.__getitem__) if last else min(fewer, key=lambda name: more_harm[name] / saved[name])
+        )
+        bits[name] = fewer[name]
+        excess -= saved[name]
+    return bits
+
+
+def _reducible(harm: Mapping[str, Mapping[int, float]], bits: Mapping[str, int]) -> list[str]:
+    return [name for name, widths in harm.items() if bits[name] > min(widths)]
 
 
 def divergence(wanted: np.ndarray, found: np.ndarray) -> float:

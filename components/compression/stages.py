@@ -13,7 +13,7 @@ from components.compression.job import Candidate, Job, Staged
 from components.compression.kernels import choose, copy_of, has_kernel, is_depthwise, kernel, sparsity
 from components.compression.measurement import top1_accuracy
 from components.compression.narrow_kernels import WIDE_BITS
-from components.compression.quantization_aware import fake_quantized, float_weights
+from components.compression.quantization_aware import bits_in_file, fake_quantized, float_weights
 from components.compression.search import Level, furthest
 from trainer_module.folding import fold_batch_norm, functional
 from trainer_module.progress import COMPRESSION, report
@@ -185,7 +185,7 @@ def _searched_bits(job: Job, model: keras.Model, name: str) -> Staged:
     layers = [layer for layer in model.layers if has_kernel(layer) and not is_depthwise(layer)]
     sizes = {layer.name: int(np.prod(kernel(layer).shape)) for layer in layers}
     probe = sensitivity.Probe(copy_of(model), job.calibration.images[:_SENSITIVITY_IMAGES])
-    harm = probe.rounding_harm(list(sizes))
+    harm = probe.rounding_harm({layer.name: _widths(job, layer) for layer in layers})
 
     def attempt(mean: float) -> Staged:
         bits = sensitivity.least_harmful_bits(harm, sizes, mean)
@@ -199,6 +199,13 @@ def _searched_bits(job: Job, model: keras.Model, name: str) -> Staged:
         )
 
     return _searched(job, _BITS, estimate, attempt, probe)
+
+
+def _widths(job: Job, layer: keras.layers.Layer) -> list[int]:
+    """Returns the bits of a weight that make the layer smaller in the size that counts, falling."""
+    if job.settings.budget.size == "deflated":
+        return list(sensitivity.WIDTHS)
+    return [bits for bits in sensitivity.WIDTHS if bits_in_file(layer, bits) == bits]
 
 
 def _tuned(job: Job, model: keras.Model, name: str) -> keras.Model:

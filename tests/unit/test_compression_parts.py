@@ -304,9 +304,9 @@ def test_fewer_bits_do_more_harm_and_leave_the_model_as_it_was() -> None:
     before = [weights.copy() for weights in model.get_weights()]
     probe = sensitivity.Probe(model, IMAGES)
     name = "stage0_block0_first_conv"
-    harm = probe.rounding_harm([name])[name]
-    assert 0 <= harm[0] < harm[1] < harm[3]
-    assert (np.diff(harm) >= 0).all()
+    harm = probe.rounding_harm({name: sensitivity.WIDTHS})[name]
+    assert 0 <= harm[8] < harm[4] <= harm[3] <= harm[2]
+    assert harm[4] < harm[2]
     for bits in sensitivity.WIDTHS:
         channel = probe.with_few_bits(name, bits)[..., 0]
         assert len(np.unique(channel)) <= len(range(*integer_range(bits))) + 1
@@ -315,13 +315,20 @@ def test_fewer_bits_do_more_harm_and_leave_the_model_as_it_was() -> None:
 
 
 def test_bits_go_where_they_do_the_least_harm() -> None:
-    harm = {"tough": np.array([0, 0.01, 0.03, 0.05]), "tender": np.array([0, 0.01, 5, 9])}
+    harm = {"tough": {8: 0.0, 4: 0.01, 3: 0.03, 2: 0.05}, "tender": {8: 0.0, 4: 0.01, 3: 5.0, 2: 9.0}}
     sizes = {"tough": 3000, "tender": 3000}
     assert sensitivity.least_harmful_bits(harm, sizes, 8) == {"tough": 8, "tender": 8}
     assert sensitivity.least_harmful_bits(harm, sizes, 4) == {"tough": 4, "tender": 4}
     assert sensitivity.least_harmful_bits(harm, sizes, 3) == {"tough": 2, "tender": 4}
     assert sensitivity.least_harmful_bits(harm, sizes, 2) == {"tough": 2, "tender": 2}
     assert sensitivity.least_harmful_bits(harm, {"tough": 3000, "tender": 30}, 4) == {"tough": 4, "tender": 4}
+
+
+def test_no_layer_gets_bits_that_were_not_measured_of_it() -> None:
+    harm = {"large": {8: 0.0, 4: 0.01, 2: 0.03}, "small": {8: 0.0, 4: 0.02}}
+    sizes = {"large": 3000, "small": 3000}
+    assert sensitivity.least_harmful_bits(harm, sizes, 3) == {"large": 2, "small": 4}
+    assert sensitivity.least_harmful_bits(harm, sizes, 2) == {"large": 2, "small": 4}
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -149,7 +149,8 @@ def test_auto_finds_the_bits_of_each_layer(residual: keras.Model, tmp_path: Path
     assert found.report["dropped"] == []
     note = found.report["done"]["qat_mixed"]
     assert note["mean_bits"] < 6
-    assert set(note["bits"].values()) <= {2, 3, 4, 8}
+    # 3 would take 4 in the file, which is what the budget counts.
+    assert set(note["bits"].values()) <= {2, 4, 8}
     # The file has its kernels in another order.
     largest = sorted(np.abs(kernel.values).max() for kernel in file_of(found, "qat_mixed").kernels)
     limits = sorted(-integer_range(bits)[0] for bits in note["bits"].values())
