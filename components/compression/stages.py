@@ -203,7 +203,8 @@ def _searched_bits(job: Job, model: keras.Model, name: str) -> Staged:
 
 def _widths(job: Job, layer: keras.layers.Layer) -> list[int]:
     """Returns the bits of a weight that make the layer smaller in the size that counts, falling."""
-    if job.settings.budget.size == "deflated":
+    budget = job.settings.budget
+    if budget.max_bytes is None or budget.size == "deflated":
         return list(sensitivity.WIDTHS)
     return [bits for bits in sensitivity.WIDTHS if bits_in_file(layer, bits) == bits]
 
