@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from trainer_module.settings import Settings
 
@@ -56,6 +56,13 @@ class CompressionSettings(Settings):
         description="qat: bits of a weight; a variant for each. auto searches, within the budget, for the bits of each "
         "layer. Depthwise kernels keep 8, and of 2 the smallest kernels 4; 3 are stored in 4, and deflate better.",
     )
+    mean_bits: float | None = Field(
+        None,
+        ge=2.0,
+        le=8.0,
+        description="With bits: auto, bits of a weight on average, shared out where they do the least harm; unset: as "
+        "few as stay within the budget, which takes several fine-tunings.",
+    )
     input_type: Literal["uint8", "float32"] = Field(
         "uint8", description="What integer variants take and give; float32 for callers that cannot quantise."
     )
@@ -94,6 +101,13 @@ class CompressionSettings(Settings):
     def _some_bits(cls, value: str | list[int]) -> str | list[int]:
         if not value:
             raise ValueError("must be auto or name some number of bits")
+        return value
+
+    @field_validator("mean_bits")
+    @classmethod
+    def _mean_of_what_is_shared_out(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and info.data.get("bits") != "auto":
+            raise ValueError("needs compression.bits=auto: a list gives every layer the same")
         return value
 
     @field_validator("sparsity")

@@ -160,7 +160,7 @@ def _mixed_bits(job: Job, model: keras.Model, prefix: str) -> Iterator[Candidate
     kind = "qat_mixed"
     name = f"{prefix}{kind}"
     report(COMPRESSION, f"preparing {name}")
-    found = _attempt(job, name, lambda: _searched_bits(job, model, name))
+    found = _attempt(job, name, lambda: _shared_bits(job, model, name))
     if found is None:
         return
     job.notes[name] = found.note
@@ -181,7 +181,7 @@ def _stored_both_ways(made: Candidate, converter: conversion.Converter, larger: 
     yield dataclasses.replace(made, name=f"{made.name}_in_int8", larger=larger and f"{larger}_in_int8")
 
 
-def _searched_bits(job: Job, model: keras.Model, name: str) -> Staged:
+def _shared_bits(job: Job, model: keras.Model, name: str) -> Staged:
     layers = [layer for layer in model.layers if has_kernel(layer) and not is_depthwise(layer)]
     sizes = {layer.name: int(np.prod(kernel(layer).shape)) for layer in layers}
     probe = sensitivity.Probe(copy_of(model), job.calibration.images[:_SENSITIVITY_IMAGES])
@@ -198,7 +198,9 @@ def _searched_bits(job: Job, model: keras.Model, name: str) -> Staged:
             job, probe.answers({layer: probe.with_few_bits(layer, few) for layer, few in bits.items()})
         )
 
-    return _searched(job, _BITS, estimate, attempt, probe)
+    if job.settings.mean_bits is None:
+        return _searched(job, _BITS, estimate, attempt, probe)
+    return attempt(job.settings.mean_bits)
 
 
 def _widths(job: Job, layer: keras.layers.Layer) -> list[int]:

@@ -160,6 +160,18 @@ def test_auto_finds_the_bits_of_each_layer(residual: keras.Model, tmp_path: Path
     assert narrow["accuracy"] > 0.9
 
 
+def test_mean_bits_are_shared_out_without_a_search(residual: keras.Model, tmp_path: Path) -> None:
+    found = run(residual, tmp_path, stages=["qat"], bits="auto", mean_bits=4.5, epochs=1, budget={"max_bytes": 10**6})
+    assert found.report["dropped"] == []
+    note = found.report["done"]["qat_mixed"]
+    assert note["mean_bits"] == 4.5
+    sizes = {layer.name: layer.kernel.shape.num_elements() for layer in residual.layers if layer.name in note["bits"]}
+    mean = sum(sizes[name] * bits for name, bits in note["bits"].items()) / sum(sizes.values())
+    assert 4 < mean <= 4.5
+    assert len(set(note["bits"].values())) > 1
+    assert row_of(found, "qat_mixed")["accuracy"] > 0.9
+
+
 def test_two_bits_take_a_quarter_of_a_byte(residual: keras.Model, tmp_path: Path) -> None:
     found = run(residual, tmp_path, stages=["qat"], bits=[4, 2], epochs=1)
     assert found.report["dropped"] == []

@@ -37,6 +37,8 @@ def test_an_assignment_changes_one_group_also_where_an_anchor_of_the_file_stands
         ("model.dropout=1", ["model.dropout = 1", "0 to below 1"]),
         ("compression.stages=[shrink]", ["compression.stages", "shrink", "quantize"]),
         ("compression.stages=[]", ["compression.stages = []"]),
+        ("compression.mean_bits=4.5", ["compression.mean_bits = 4.5", "compression.bits=auto"]),
+        ("compression={bits: auto, mean_bits: 9}", ["compression.mean_bits = 9", "2 to 8"]),
         ("trainer=3", ["trainer = 3"]),
         ("trainer.epochs", ["--set trainer.epochs", "KEY=VALUE"]),
         ("=3", ["--set =3", "KEY=VALUE"]),
