@@ -68,7 +68,10 @@ def test_a_pushed_model_with_a_lambda_is_refused(tmp_path: Path) -> None:
     ("entry", "named"),
     [
         ({"module": "subprocess", "class_name": "Popen", "config": {"args": "id"}}, "subprocess.Popen"),
-        ({"module": "trainer_module.view_averaging", "class_name": "tf", "config": {}}, "view_averaging.tf"),
+        (
+            {"module": "trainer_module.view_averaging", "class_name": "tf", "config": {}},
+            "trainer_module.view_averaging.tf",
+        ),
         ({"module": "builtins", "class_name": "function", "config": "exec"}, "builtins.exec"),
         ({"class_name": "ResidualWrapper", "config": {"residual_function_type": "lambda"}}, "a function of its own"),
         ({"class_name": "__lambda__", "config": {"value": "bytes"}}, "a Lambda"),
