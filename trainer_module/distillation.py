@@ -22,7 +22,7 @@ _SMALLEST_PROBABILITY = 1e-20
 def teacher_settings(settings: TrainingSettings) -> TrainingSettings:
     """Returns the settings with which the teacher is trained: those of the student, but for network and epochs."""
     wanted = settings.trainer.distillation
-    # It answers in every step of the student's, where averaging would double its time.
+    # It answers in every step of the student's, where averaging would multiply its time.
     model = {"architecture": wanted.teacher, "width": wanted.width, "flip_average": False, "shift_average": False}
     trainer = {"epochs": wanted.epochs or settings.trainer.epochs, "distillation": DistillationSettings()}
     return settings.model_copy(

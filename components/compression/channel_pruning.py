@@ -12,7 +12,7 @@ import tf_keras as keras
 
 from components.compression.channel_groups import Groups, gone, groups_of, rebuilt, settled, silenced
 from components.compression.errors import VariantError
-from components.compression.kernels import has_kernel, is_depthwise, kernel
+from components.compression.kernels import has_kernel, is_depthwise, kernel, weight_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -214,4 +214,4 @@ def _recalibration(model: keras.Model) -> Callable[[np.ndarray], None]:
 def _cost(layer: keras.layers.Layer) -> int:
     """Multiply-accumulates: one application of the kernel for every position of the output."""
     positions = math.prod(layer.output_shape[1:-1])
-    return positions * int(np.prod(kernel(layer).shape))
+    return positions * weight_count(layer)

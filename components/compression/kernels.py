@@ -70,6 +70,11 @@ def kernel(layer: keras.layers.Layer) -> keras.backend.variable:
     return layer.depthwise_kernel if is_depthwise(layer) else layer.kernel
 
 
+def weight_count(layer: keras.layers.Layer) -> int:
+    """Counts the weights of the kernel of a layer that has one."""
+    return int(np.prod(kernel(layer).shape))
+
+
 def channel_axes(layer: keras.layers.Layer) -> tuple[int, ...]:
     """Returns the axes of a kernel that index its output channels."""
     return (2, 3) if is_depthwise(layer) else (kernel(layer).shape.rank - 1,)
@@ -87,7 +92,7 @@ def choose(model: keras.Model) -> tuple[list[keras.layers.Layer], list[Skipped]]
     chosen: list[keras.layers.Layer] = []
     skipped: list[Skipped] = []
     for layer in filter(has_kernel, model.layers):
-        size = int(np.prod(kernel(layer).shape))
+        size = weight_count(layer)
         if is_depthwise(layer):
             # TFMOT neither prunes nor clusters them (tfmot#1132), and they hold few of the weights.
             skipped.append(Skipped(layer.name, "depthwise kernel"))

@@ -17,7 +17,7 @@ import tf_keras as keras
 
 from components.compression import graph
 from components.compression.integer_kernels import ClusteredKernel, SteppedKernel, constant
-from components.compression.kernels import channel_axes, has_kernel, is_depthwise, kernel
+from components.compression.kernels import channel_axes, has_kernel, is_depthwise, kernel, weight_count
 from components.compression.narrow_kernels import WIDE_BITS, stored_bits
 from trainer_module.view_averaging import LAYERS as VIEW_LAYERS
 
@@ -75,7 +75,7 @@ def fake_quantized(
 
 def bits_in_file(layer: keras.layers.Layer, bits: int) -> int:
     """Returns the bits that a weight of a layer takes in a .tflite file, if it needs so many."""
-    return stored_bits(bits, int(np.prod(kernel(layer).shape)), dense=isinstance(layer, keras.layers.Dense))
+    return stored_bits(bits, weight_count(layer), dense=isinstance(layer, keras.layers.Dense))
 
 
 def float_weights(quantized: keras.Model, model: keras.Model) -> keras.Model:

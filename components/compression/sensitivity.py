@@ -134,7 +134,11 @@ def least_harmful_bits(
     bits = {name: max(widths) for name, widths in harm.items()}
     excess = sum((bits[name] - mean) * sizes[name] for name in harm)
     while excess > 0:
-        fewer = {name: max(width for width in harm[name] if width < bits[name]) for name in _reducible(harm, bits)}
+        fewer = {
+            name: max(width for width in widths if width < bits[name])
+            for name, widths in harm.items()
+            if bits[name] > min(widths)
+        }
         if not fewer:
             break
         more_harm = {name: harm[name][width] - harm[name][bits[name]] for name, width in fewer.items()}
@@ -147,10 +151,6 @@ def least_harmful_bits(
         bits[name] = fewer[name]
         excess -= saved[name]
     return bits
-
-
-def _reducible(harm: Mapping[str, Mapping[int, float]], bits: Mapping[str, int]) -> list[str]:
-    return [name for name, widths in harm.items() if bits[name] > min(widths)]
 
 
 def divergence(wanted: np.ndarray, found: np.ndarray) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from components.compression import channel_pruning, clustering, conversion, pruning, sensitivity
 from components.compression.errors import VariantError
 from components.compression.job import Candidate, Job, Staged
-from components.compression.kernels import choose, copy_of, has_kernel, is_depthwise, kernel, sparsity
+from components.compression.kernels import choose, copy_of, has_kernel, is_depthwise, sparsity, weight_count
 from components.compression.measurement import top1_accuracy
 from components.compression.narrow_kernels import WIDE_BITS
 from components.compression.quantization_aware import bits_in_file, fake_quantized, float_weights
@@ -183,7 +183,7 @@ def _stored_both_ways(made: Candidate, converter: conversion.Converter, larger: 
 
 def _shared_bits(job: Job, model: keras.Model, name: str) -> Staged:
     layers = [layer for layer in model.layers if has_kernel(layer) and not is_depthwise(layer)]
-    sizes = {layer.name: int(np.prod(kernel(layer).shape)) for layer in layers}
+    sizes = {layer.name: weight_count(layer) for layer in layers}
     probe = sensitivity.Probe(copy_of(model), job.calibration.images[:_SENSITIVITY_IMAGES])
     harm = probe.rounding_harm({layer.name: _widths(job, layer) for layer in layers})
 
@@ -220,7 +220,7 @@ def _tuned(job: Job, model: keras.Model, name: str) -> keras.Model:
 def _pruned(job: Job, model: keras.Model) -> Staged:
     tuner = _require(job.tuner)
     layers, job.skipped["prune"] = choose(model)
-    sizes = {layer.name: int(np.prod(kernel(layer).shape)) for layer in layers}
+    sizes = {layer.name: weight_count(layer) for layer in layers}
     # A copy, whose weights come and go.
     probe = sensitivity.Probe(copy_of(model), job.calibration.images[:_SENSITIVITY_IMAGES])
     harm = probe.pruning_harm(list(sizes))
