@@ -5,12 +5,13 @@ After Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 import tf_keras as keras
 
 from trainer_module.settings import DistillationSettings
+from trainer_module.sharpness import SharpnessAwareModel
 
 if TYPE_CHECKING:
     from trainer_module.settings import TrainingSettings
@@ -54,14 +55,16 @@ def _softened(probabilities: tf.Tensor, temperature: float) -> tf.Tensor:
     return tf.nn.log_softmax(tf.math.log(tf.maximum(probabilities, _SMALLEST_PROBABILITY)) / temperature)
 
 
-class DistilledModel(keras.Model):
+class DistilledModel(SharpnessAwareModel):
     """A classifier that is trained on (1 - weight) * its compiled loss + weight * `imitation_loss`.
 
     It shares its layers with the student, and neither holds the teacher's weights as its own nor needs the teacher for
     anything but training. The reported "loss" is the compiled one alone, so that it compares with other trainings'.
     """
 
-    def __init__(self, student: keras.Model, teacher: keras.Model, weight: float, temperature: float) -> None:
+    def __init__(
+        self, student: keras.Model, teacher: keras.Model, weight: float, temperature: float, rho: float = 0.0
+    ) -> None:
         """Creates the model; compile it like any other.
 
         Args:
@@ -69,8 +72,9 @@ class DistilledModel(keras.Model):
             teacher: Model from the same images to probabilities of the same classes.
             weight: Share of the loss that the imitation makes, 0 to 1.
             temperature: See `imitation_loss`.
+            rho: See `SharpnessAwareModel`.
         """
-        super().__init__(student.input, student.output, name=student.name)
+        super().__init__(student, rho)
 
         # A function, because Keras takes every model among the attributes for a part of this one.
         def teach(images: tf.Tensor) -> tf.Tensor:
@@ -80,16 +84,12 @@ class DistilledModel(keras.Model):
         self._weight = weight
         self._temperature = temperature
 
-    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """Does one step on a batch of (images, labels) or (images, labels, sample weights); returns the metrics."""
-        images, labels, sample_weights = keras.utils.unpack_x_y_sample_weight(data)
-        taught = self._teach(images)
-        with tf.GradientTape() as tape:
-            predicted = self(images, training=True)
-            imitation = tf.nn.compute_average_loss(
-                imitation_loss(taught, predicted, self._temperature), sample_weight=sample_weights
-            )
-            compiled = self.compute_loss(images, labels, predicted, sample_weights)
-            loss = (1 - self._weight) * compiled + self._weight * imitation
-        self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
-        return self.compute_metrics(images, labels, predicted, sample_weights)
+    def objective(
+        self, images: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the loss of labels and teacher, a float32 scalar, and the predictions [N, C]."""
+        compiled, predicted = super().objective(images, labels, sample_weights)
+        imitation = tf.nn.compute_average_loss(
+            imitation_loss(self._teach(images), predicted, self._temperature), sample_weight=sample_weights
+        )
+        return (1 - self._weight) * compiled + self._weight * imitation, predicted

@@ -70,6 +70,15 @@ class DistillationSettings(Settings):
     temperature: float = Field(2.0, gt=0.0, le=100.0, description="Divides the logits of both before they compare.")
 
 
+class SamSettings(Settings):
+    """Sharpness-aware minimisation: steps that lower the worst loss near the weights; each takes twice the time."""
+
+    rho: float = Field(
+        0.0, ge=0.0, le=10.0, description="Distance from the weights at which the gradient is taken; 0: plain steps."
+    )
+    share: float = Field(0.2, gt=0.0, le=1.0, description="Share of trainer.epochs, the last ones, with such steps.")
+
+
 class TrainerSettings(Settings):
     """How long and how the network is trained."""
 
@@ -95,6 +104,7 @@ class TrainerSettings(Settings):
     )
     augmentation: AugmentationSettings = AugmentationSettings()
     distillation: DistillationSettings = DistillationSettings()
+    sam: SamSettings = SamSettings()
 
 
 class AccelerationSettings(Settings):

@@ -20,6 +20,7 @@ from trainer_module.errors import UserError
 from trainer_module.models import build_model
 from trainer_module.progress import TRAINER, report
 from trainer_module.repeatability import make_repeatable
+from trainer_module.sharpness import SharpnessAwareEpochs, SharpnessAwareModel
 from trainer_module.state import Record, TrainingState
 
 if TYPE_CHECKING:
@@ -195,6 +196,8 @@ def _fit(job: _Job, state: TrainingState, batches: Batches, progress: EpochProgr
         keras.callbacks.TerminateOnNaN(),
         EpochKeeper(state, settings.patience),
     ]
+    if settings.sam.rho:
+        callbacks.append(SharpnessAwareEpochs(settings.sam, settings.epochs))
     if settings.ema:
         callbacks.append(WeightAverage())
     if _is_chief(job.strategy):
@@ -283,6 +286,8 @@ def compiled_model(
         model = build_model(settings.model, settings.image_size, classes)
         if teacher is not None:
             model = _distilled(model, teacher, settings, classes)
+        elif settings.trainer.sam.rho:
+            model = SharpnessAwareModel(model, settings.trainer.sam.rho)
         model.compile(
             optimizer=optimization.optimizer(settings.trainer, steps),
             loss=optimization.label_loss(settings.trainer.label_smoothing, classes),
@@ -310,7 +315,8 @@ def _distilled(student: keras.Model, teacher: keras.Model, settings: TrainingSet
     copy = build_model(own.model, own.image_size, classes)
     copy.set_weights(teacher.get_weights())
     wanted = settings.trainer.distillation
-    return distillation.DistilledModel(student, copy, wanted.weight, wanted.temperature)
+    rho = settings.trainer.sam.rho
+    return distillation.DistilledModel(student, copy, wanted.weight, wanted.temperature, rho)
 
 
 def _float32_model(settings: TrainingSettings, classes: int) -> keras.Model:
