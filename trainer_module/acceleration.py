@@ -35,6 +35,7 @@ _PROBE_SHARE = 0.1
 # Reduced precision moves the loss of the first steps by a few percent; more means that the numerics do not hold.
 _LOSS_TOLERANCE = 0.1
 FUSED_STEPS = 8
+_TOO_LONG = "not measured: it would take longer than a tenth of the training"
 _WHERE_NOT_WHAT = ("Graph execution error", "Detected at node", "<stack traces", "File ", " ")
 
 
@@ -246,19 +247,19 @@ def _probe_candidates(
     reference = build(Acceleration())
     # All candidates start from the same weights, or their losses could not be compared.
     weights = reference.get_weights()
-    best = _probe(Acceleration(), lambda _: reference, weights, batch, reference_loss=None)
+    best = _probe(Acceleration(), lambda _: reference, weights, batch, None, deadline=math.inf)
     yield best
     if best.seconds_per_step is None:
         return
     reference_loss, reference_seconds = best.loss, time.perf_counter() - started
-    budget = _PROBE_SHARE * total_steps * best.seconds_per_step
+    deadline = started + _PROBE_SHARE * total_steps * best.seconds_per_step
     for change in _changes():
         candidate = dataclasses.replace(best.candidate, **change)
         expected = reference_seconds * (_XLA_COST if candidate.jit else _COST)
-        if time.perf_counter() - started + expected > budget:
-            yield Probe(candidate, None, None, "not measured: it would take longer than a tenth of the training")
+        if time.perf_counter() + expected > deadline:
+            yield Probe(candidate, None, None, _TOO_LONG)
             continue
-        probe = _probe(candidate, build, weights, batch, reference_loss)
+        probe = _probe(candidate, build, weights, batch, reference_loss, deadline)
         yield probe
         if probe.outcome == "measured" and (probe.seconds_per_step or math.inf) < (best.seconds_per_step or math.inf):
             best = probe
@@ -275,11 +276,14 @@ def _probe(
     weights: list[np.ndarray],
     batch: tuple[np.ndarray, np.ndarray],
     reference_loss: float | None,
+    deadline: float,
 ) -> Probe:
     try:
         model = build(candidate)
         model.set_weights(weights)
-        seconds_per_step, loss = _time_steps(model, batch)
+        seconds_per_step, loss = _time_steps(model, batch, deadline)
+    except _TooSlowError:
+        return Probe(candidate, None, None, _TOO_LONG)
     except tf.errors.OpError as error:
         return Probe(candidate, None, None, f"refused by the device: {_reason(error)}")
     outcome = "measured"
@@ -290,17 +294,37 @@ def _probe(
     return Probe(candidate, seconds_per_step, loss, outcome)
 
 
-def _time_steps(model: keras.Model, batch: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
+class _TooSlowError(Exception):
+    pass
+
+
+class _Deadline(keras.callbacks.Callback):
+    """Gives up a candidate that turns out to be much slower than was expected, as emulated arithmetic is."""
+
+    def __init__(self, deadline: float) -> None:
+        super().__init__()
+        self._deadline = deadline
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        del batch, logs
+        if time.perf_counter() > self._deadline:
+            raise _TooSlowError
+
+
+def _time_steps(model: keras.Model, batch: tuple[np.ndarray, np.ndarray], deadline: float) -> tuple[float, float]:
     # The first call traces and compiles.
-    loss, _ = _fit(model, batch, _PROBE_STEPS)
+    loss, _ = _fit(model, batch, _PROBE_STEPS, deadline)
     # The fastest of several: whatever else the machine does only ever makes it slower.
-    return min(_fit(model, batch, _PROBE_STEPS)[1] for _ in range(_PROBE_REPEATS)) / _PROBE_STEPS, loss
+    fastest = min(_fit(model, batch, _PROBE_STEPS, deadline)[1] for _ in range(_PROBE_REPEATS))
+    return fastest / _PROBE_STEPS, loss
 
 
-def _fit(model: keras.Model, batch: tuple[np.ndarray, np.ndarray], steps: int) -> tuple[float, float]:
+def _fit(
+    model: keras.Model, batch: tuple[np.ndarray, np.ndarray], steps: int, deadline: float = math.inf
+) -> tuple[float, float]:
     """Trains with the same batch again and again; returns the mean loss, and the seconds that it took."""
     # Endless, because several workers share out what there is.
     dataset = tf.data.Dataset.from_tensors(batch).repeat()
     clock = EpochClock()
-    history = model.fit(dataset, steps_per_epoch=steps, callbacks=[clock], verbose=0).history
+    history = model.fit(dataset, steps_per_epoch=steps, callbacks=[clock, _Deadline(deadline)], verbose=0).history
     return float(history["loss"][0]), clock.seconds[0]

@@ -1,3 +1,4 @@
+import functools
 import json
 import logging
 import math
@@ -83,9 +84,9 @@ def test_float16_on_a_cpu_is_slow_but_works(caplog):
     assert "acceleration.precision=float16: CPUs have no float16 arithmetic" in caplog.text
 
 
-def _slowly(pixels):
+def _slowly(pixels, seconds=0.01):
     def wait(values):
-        time.sleep(0.01)
+        time.sleep(seconds)
         return values
 
     answer = tf.numpy_function(wait, [pixels], pixels.dtype)
@@ -111,6 +112,24 @@ def test_auto_takes_no_longer_than_a_tenth_of_the_training():
     ]
     assert choice.probes[0].seconds_per_step >= 0.01
     assert choice.seconds < 0.1 * total_steps * choice.probes[0].seconds_per_step
+
+
+@pytest.mark.component  # Trains for several seconds.
+def test_auto_gives_up_a_candidate_that_is_much_slower_than_was_expected():
+    reduced = acceleration.reduced_precision()
+
+    def build(how):
+        return _builder(functools.partial(_slowly, seconds=1.0 if how.precision == reduced else 0.01))(how)
+
+    total_steps = 6000
+    choice = _choose(build, total_steps)
+    outcomes = {probe.candidate: probe.outcome for probe in choice.probes}
+    assert outcomes[Acceleration(precision=reduced)] == (
+        "not measured: it would take longer than a tenth of the training"
+    )
+    assert choice.chosen.precision == "float32"
+    # Whole, the probe of that candidate would take more than 30 seconds. A step cannot be cut short.
+    assert choice.seconds < 0.1 * total_steps * choice.probes[0].seconds_per_step + 2.0
 
 
 @without_gpu
