@@ -16,6 +16,7 @@ import tf_keras as keras
 
 from trainer_module.epoch_clock import EpochClock
 from trainer_module.errors import UserError
+from trainer_module.model_state import unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ _PROBE_SHARE = 0.1
 # Reduced precision moves the loss of the first steps by a few percent; more means that the numerics do not hold.
 _LOSS_TOLERANCE = 0.1
 FUSED_STEPS = 8
+_MEASURED = "measured"
 _TOO_LONG = "not measured: it would take longer than a tenth of the training"
 _WHERE_NOT_WHAT = ("Graph execution error", "Detected at node", "<stack traces", "File ", " ")
 
@@ -153,21 +155,22 @@ def _hosts() -> int:
 def choose(
     settings: AccelerationSettings,
     build: Callable[[Acceleration], keras.Model],
-    batch: tuple[np.ndarray, np.ndarray],
+    batch: tuple[np.ndarray, ...],
     total_steps: int,
     strategy: tf.distribute.Strategy,
-) -> Choice:
+) -> tuple[Choice, keras.Model]:
     """Chooses how to execute the training.
 
     Args:
         settings: Mode and switches.
         build: Makes a compiled model that is executed in the given way.
-        batch: One training batch: float32 images [N, S, S, 3] and int64 labels [N].
+        batch: One training batch: float32 images [N, S, S, 3], int64 labels [N], and maybe float32 weights [N].
         total_steps: Steps of the whole training, from which the time budget of the choice follows.
         strategy: Strategy under which the model is built.
 
     Returns:
-        The fastest candidate whose loss stays finite and close to that of the plain float32 step.
+        The fastest candidate whose loss stays finite and close to that of the plain float32 step; and a model that is
+        executed so and is as it was built. If it was tried, it need not be traced and compiled again.
 
     Raises:
         UserError: If the settings leave no choice, and this device cannot train as they say.
@@ -178,10 +181,10 @@ def choose(
     probing = settings.mode == "auto" and strategy.num_replicas_in_sync == 1
     if not probing:
         _require_trainable(manual, build, batch)
-    probes = tuple(_probe_candidates(build, batch, total_steps)) if probing else ()
-    measured = [probe for probe in probes if probe.seconds_per_step is not None and probe.outcome == "measured"]
-    chosen = min(measured, key=lambda probe: probe.seconds_per_step or math.inf).candidate if measured else manual
-    return Choice(chosen, settings.mode, type(strategy).__name__, device_name(), probes, time.perf_counter() - started)
+    probes, best = _probe_candidates(build, batch, total_steps) if probing else ([], None)
+    chosen, model = (manual, build(manual)) if best is None else best
+    seconds = time.perf_counter() - started
+    return Choice(chosen, settings.mode, type(strategy).__name__, device_name(), tuple(probes), seconds), model
 
 
 def device_name() -> str:
@@ -213,7 +216,7 @@ def policy(precision: str) -> str:
 
 
 def _require_trainable(
-    how: Acceleration, build: Callable[[Acceleration], keras.Model], batch: tuple[np.ndarray, np.ndarray]
+    how: Acceleration, build: Callable[[Acceleration], keras.Model], batch: tuple[np.ndarray, ...]
 ) -> None:
     """Tries one step, so that what this device cannot do is refused before the training and by the setting's name."""
     switches = {"precision": how.precision} if how.precision != "float32" else {}
@@ -240,29 +243,35 @@ def _reason(error: tf.errors.OpError) -> str:
 
 
 def _probe_candidates(
-    build: Callable[[Acceleration], keras.Model], batch: tuple[np.ndarray, np.ndarray], total_steps: int
-) -> Iterator[Probe]:
-    """Changes one switch at a time, going on from the best so far, until the time budget is spent."""
+    build: Callable[[Acceleration], keras.Model], batch: tuple[np.ndarray, ...], total_steps: int
+) -> tuple[list[Probe], tuple[Acceleration, keras.Model] | None]:
+    """Changes one switch at a time, going on from the best so far, until the time budget is spent.
+
+    Returns:
+        All probes, and the best candidate with its model; None in its place if not even the plain float32 step works.
+    """
     started = time.perf_counter()
-    reference = build(Acceleration())
+    model = build(Acceleration())
     # All candidates start from the same weights, or their losses could not be compared.
-    weights = reference.get_weights()
-    best = _probe(Acceleration(), lambda _: reference, weights, batch, None, deadline=math.inf)
-    yield best
-    if best.seconds_per_step is None:
-        return
+    weights = model.get_weights()
+    best = _probe(Acceleration(), model, weights, batch)
+    probes = [best]
+    if best.seconds_per_step is None or best.outcome != _MEASURED:
+        return probes, None
     reference_loss, reference_seconds = best.loss, time.perf_counter() - started
     deadline = started + _PROBE_SHARE * total_steps * best.seconds_per_step
     for change in _changes():
         candidate = dataclasses.replace(best.candidate, **change)
         expected = reference_seconds * (_XLA_COST if candidate.jit else _COST)
         if time.perf_counter() + expected > deadline:
-            yield Probe(candidate, None, None, _TOO_LONG)
+            probes.append(Probe(candidate, None, None, _TOO_LONG))
             continue
-        probe = _probe(candidate, build, weights, batch, reference_loss, deadline)
-        yield probe
-        if probe.outcome == "measured" and (probe.seconds_per_step or math.inf) < (best.seconds_per_step or math.inf):
-            best = probe
+        tried = build(candidate)
+        probe = _probe(candidate, tried, weights, batch, reference_loss, deadline)
+        probes.append(probe)
+        if probe.outcome == _MEASURED and (probe.seconds_per_step or math.inf) < (best.seconds_per_step or math.inf):
+            best, model = probe, tried
+    return probes, (best.candidate, model)
 
 
 def _changes() -> list[dict[str, Any]]:
@@ -272,21 +281,21 @@ def _changes() -> list[dict[str, Any]]:
 
 def _probe(
     candidate: Acceleration,
-    build: Callable[[Acceleration], keras.Model],
+    model: keras.Model,
     weights: list[np.ndarray],
-    batch: tuple[np.ndarray, np.ndarray],
-    reference_loss: float | None,
-    deadline: float,
+    batch: tuple[np.ndarray, ...],
+    reference_loss: float | None = None,
+    deadline: float = math.inf,
 ) -> Probe:
     try:
-        model = build(candidate)
-        model.set_weights(weights)
-        seconds_per_step, loss = _time_steps(model, batch, deadline)
-    except _TooSlowError:
-        return Probe(candidate, None, None, _TOO_LONG)
+        with unchanged(model):
+            model.set_weights(weights)
+            seconds_per_step, loss = _time_steps(model, batch, deadline)
     except tf.errors.OpError as error:
         return Probe(candidate, None, None, f"refused by the device: {_reason(error)}")
-    outcome = "measured"
+    except _TooSlowError:
+        return Probe(candidate, None, None, _TOO_LONG)
+    outcome = _MEASURED
     if not math.isfinite(loss):
         outcome = "rejected: the loss is not finite"
     elif reference_loss is not None and abs(loss - reference_loss) > _LOSS_TOLERANCE * max(1.0, abs(reference_loss)):
@@ -311,7 +320,7 @@ class _Deadline(keras.callbacks.Callback):
             raise _TooSlowError
 
 
-def _time_steps(model: keras.Model, batch: tuple[np.ndarray, np.ndarray], deadline: float) -> tuple[float, float]:
+def _time_steps(model: keras.Model, batch: tuple[np.ndarray, ...], deadline: float) -> tuple[float, float]:
     # The first call traces and compiles.
     loss, _ = _fit(model, batch, _PROBE_STEPS, deadline)
     # The fastest of several: whatever else the machine does only ever makes it slower.
@@ -320,7 +329,7 @@ def _time_steps(model: keras.Model, batch: tuple[np.ndarray, np.ndarray], deadli
 
 
 def _fit(
-    model: keras.Model, batch: tuple[np.ndarray, np.ndarray], steps: int, deadline: float = math.inf
+    model: keras.Model, batch: tuple[np.ndarray, ...], steps: int, deadline: float = math.inf
 ) -> tuple[float, float]:
     """Trains with the same batch again and again; returns the mean loss, and the seconds that it took."""
     # Endless, because several workers share out what there is.

@@ -61,9 +61,9 @@ class Batches:
         records = self._validation_records
         return self._prepared(input_pipeline.evaluation_batches(records, self._settings.image_size, self._size))
 
-    def probe(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns images and labels of one training batch, to try steps on."""
-        return next(self._augmented(0).take(1).as_numpy_iterator())
+    def probe(self) -> tuple[np.ndarray, ...]:
+        """Returns one batch of `training`, to try steps on."""
+        return next(self.training(0).take(1).as_numpy_iterator())
 
     def _augmented(self, first_epoch: int) -> tf.data.Dataset:
         return input_pipeline.training_batches(

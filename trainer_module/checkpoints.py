@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import tensorflow as tf
 import tf_keras as keras
 
+from trainer_module.model_state import random_generators
 from trainer_module.state import Record, TrainingState
 
 if TYPE_CHECKING:
@@ -110,8 +111,7 @@ class Note(tf.train.experimental.PythonState):
 
 
 def _checkpoint(state: TrainingState) -> tf.train.Checkpoint:
-    # Keras leaves the random numbers of its layers out of a model's checkpoint.
-    generators = [layer._random_generator for layer in state.model.layers if hasattr(layer, "_random_generator")]
+    generators = random_generators(state.model)
     return tf.train.Checkpoint(model=state.model, kept=state.kept, random=generators, note=Note(state.record.to_json()))
 
 

@@ -155,8 +155,8 @@ class _Ladder:
         if rung.how is not None:
             return _Climber(rung, rung.how, None, build(rung.how))
         total_steps = self.steps * settings.trainer.epochs
-        choice = acceleration.choose(settings.acceleration, build, self._batch, total_steps, self._strategy)
-        return _Climber(rung, choice.chosen, choice, build(choice.chosen))
+        choice, model = acceleration.choose(settings.acceleration, build, self._batch, total_steps, self._strategy)
+        return _Climber(rung, choice.chosen, choice, model)
 
     def predictors(self, climber: _Climber) -> list[Predictor]:
         """Makes the trained network's ways to answer: its own, or all that the settings leave open."""

@@ -169,8 +169,8 @@ def _train(job: _Job, progress: EpochProgress, teacher: TrainingResult | None) -
 def _started(job: _Job, build: Callable[[acceleration.Acceleration], keras.Model], batches: Batches) -> TrainingState:
     total_steps = batches.steps * job.settings.trainer.epochs
     report(TRAINER, "choosing how to execute the steps")
-    choice = acceleration.choose(job.settings.acceleration, build, batches.probe(), total_steps, job.strategy)
-    return TrainingState(build(choice.chosen), _float32_model(job.settings, job.classes), Record(choice))
+    choice, model = acceleration.choose(job.settings.acceleration, build, batches.probe(), total_steps, job.strategy)
+    return TrainingState(model, _float32_model(job.settings, job.classes), Record(choice))
 
 
 def _resumed(job: _Job, build: Callable[[acceleration.Acceleration], keras.Model]) -> TrainingState | None:

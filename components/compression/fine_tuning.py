@@ -216,7 +216,8 @@ class FineTuner:
 
         report(COMPRESSION, "choosing how to execute the steps")
         settings, steps = self.training.acceleration, epochs * self._batches.steps
-        return acceleration.choose(settings, build, self._batches.probe(), steps, tf.distribute.get_strategy()).chosen
+        choice, _ = acceleration.choose(settings, build, self._batches.probe(), steps, tf.distribute.get_strategy())
+        return choice.chosen
 
     def _compiled(self, model: keras.Model, plan: _Plan) -> keras.Model:
         wanted, taught = self.settings.distillation, model

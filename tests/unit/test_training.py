@@ -10,6 +10,7 @@ import pytest
 
 from tests.transformed_files import striped_images, write_transformed
 from trainer_module import acceleration, input_pipeline, optimization, training
+from trainer_module.batches import Batches
 from trainer_module.errors import UserError
 from trainer_module.settings import (
     AccelerationSettings,
@@ -192,11 +193,48 @@ def test_auto_times_candidates_and_keeps_the_fastest(splits):
     def build(how):
         return training.compiled_model(settings, 2, 3, how, strategy)
 
-    choice = acceleration.choose(settings.acceleration, build, batch, total_steps=1_000_000, strategy=strategy)
+    choice, _ = acceleration.choose(settings.acceleration, build, batch, total_steps=1_000_000, strategy=strategy)
     measured = [probe for probe in choice.probes if probe.outcome == "measured"]
     assert len(measured) >= 3
     assert choice.chosen == min(measured, key=lambda probe: probe.seconds_per_step).candidate
     assert all(math.isfinite(probe.loss) for probe in measured)
+
+
+@pytest.mark.component  # Two trainings.
+def test_steps_that_were_tried_leave_no_trace_in_the_training(splits, tmp_path):
+    def train(mode):
+        settings = _settings(
+            seed=5,
+            model=SMALLEST.model_copy(update={"dropout": 0.5}),
+            trainer=TrainerSettings(epochs=3, batch_size=32, ema=0.9, class_weights="balanced"),
+            acceleration=AccelerationSettings(mode=mode),
+        )
+        return training.train(settings, *splits, 2, tmp_path / mode)
+
+    tried, untried = train("auto"), train("manual")
+    assert tried.choice.probes
+    assert tried.choice.chosen == untried.choice.chosen
+    assert tried.history == untried.history
+    assert all((a == b).all() for a, b in zip(tried.model.get_weights(), untried.model.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_the_steps_of_the_training_are_not_traced_again(splits, class_weights):
+    settings = _settings(
+        trainer=TrainerSettings(batch_size=32, class_weights=class_weights),
+        acceleration=AccelerationSettings(mode="auto"),
+    )
+    batches = Batches(settings, *splits, 2)
+    strategy = acceleration.distribution_strategy(settings.acceleration)
+
+    def build(how):
+        return training.compiled_model(settings, 2, batches.steps, how, strategy)
+
+    _, model = acceleration.choose(settings.acceleration, build, batches.probe(), total_steps=12, strategy=strategy)
+    step = model.train_function
+    model.fit(batches.training(0), steps_per_epoch=batches.steps, verbose=0)
+    assert model.train_function is step
+    assert step.experimental_get_tracing_count() == 1
 
 
 def test_auto_measures_no_more_than_a_short_training_is_worth(splits):
@@ -207,7 +245,7 @@ def test_auto_measures_no_more_than_a_short_training_is_worth(splits):
     def build(how):
         return training.compiled_model(settings, 2, 3, how, strategy)
 
-    choice = acceleration.choose(settings.acceleration, build, batch, total_steps=12, strategy=strategy)
+    choice, _ = acceleration.choose(settings.acceleration, build, batch, total_steps=12, strategy=strategy)
     assert [probe.outcome for probe in choice.probes[1:]] == [
         "not measured: it would take longer than a tenth of the training"
     ] * 3
