@@ -53,12 +53,15 @@ def push(
     """
     ledger = Ledger(workspace.metadata_file, writable=True)
     pushes = ledger.pushes()
+    own = push_directories(workspace.read_settings(), workspace)
     if version is None:
-        own = push_directories(workspace.read_settings(), workspace)
         chosen = live_pushes(pushes, own)["saved_model"]
         missing = f"{workspace.root}: no blessed model is live there; run the pipeline until it ends blessed"
     else:
-        chosen = next((push for push in reversed(pushes) if push.version == version), None)
+        named = [push for push in pushes if push.version == version]
+        # Elsewhere the same number may be another release: versions are seconds, or one more than the one before.
+        of_the_run = [push for push in named if posixpath.dirname(push.path) in own.values()]
+        chosen = next(reversed(of_the_run or named), None)
         missing = f"{workspace.root}: no version {version} was pushed there; trimline status lists those that were"
     if chosen is None or chosen.release is None:
         raise UserError(missing)

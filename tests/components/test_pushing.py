@@ -1,5 +1,6 @@
 """trimline push and rollback over a real metadata store, with versions that the real Pusher made."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,20 @@ def test_a_push_of_a_named_version_that_keeps_two(run, tmp_path):
     rollback(run.workspace, there)
     assert run.live(there) == _both("second")
     assert run.live() == _both("third")
+
+
+def test_a_version_is_the_runs_own_even_if_another_place_has_one_of_that_number(run, tmp_path):
+    first = destination.versions(run.directories["saved_model"])[0]
+    number = int(time.time()) + 1000
+    elsewhere, there = (below(str(tmp_path / name)) for name in ("elsewhere", "there"))
+    # The next version of both is `number`.
+    for directory in [*run.directories.values(), *elsewhere.values()]:
+        Path(directory, str(number - 1)).mkdir(parents=True)
+    run.release("fourth")
+    push(run.workspace, elsewhere, first)
+    assert {destination.versions(directory)[-1] for directory in elsewhere.values()} == {number}
+    push(run.workspace, there, number)
+    assert run.live(there) == _both("fourth")
 
 
 def test_a_push_to_another_file_system(run, tmp_path):
