@@ -11,8 +11,7 @@ from PIL import Image
 from components.image_example_gen.engine.listing import list_images
 from pipeline.config import PipelineSettings, auto_image_size
 from pipeline.digits import write_digits
-from trainer_module.architectures import require_input_size
-from trainer_module.settings import require_flips
+from trainer_module.consistency import require_consistent
 
 if TYPE_CHECKING:
     from components.image_example_gen.engine.listing import Listing
@@ -41,8 +40,7 @@ def resolve(settings: PipelineSettings, workspace: Workspace) -> PipelineSetting
     size = settings.data.image_size
     if size == "auto":
         size = auto_image_size(_typical_side(listing))
-    require_input_size(settings.model.architecture, size)
-    require_flips(settings.model, settings.trainer)
+    require_consistent(settings.model, settings.trainer, size)
     return settings.model_copy(update={"data": settings.data.model_copy(update={"path": path, "image_size": size})})
 
 

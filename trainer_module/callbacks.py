@@ -81,16 +81,18 @@ class EpochKeeper(keras.callbacks.Callback):
     It does what EarlyStopping and ModelCheckpoint do, but all from the record, with which a training can go on.
     """
 
-    def __init__(self, state: TrainingState, patience: int) -> None:
+    def __init__(self, state: TrainingState, patience: int, prelude: int = 0) -> None:
         """Creates the callback.
 
         Args:
             state: Its record and its kept model are brought up to date.
             patience: Epochs without a better one (see `Record.best_epoch`) before the training stops.
+            prelude: See `Record.is_over`.
         """
         super().__init__()
         self._state = state
         self._patience = patience
+        self._prelude = prelude
         self._started = 0.0
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
@@ -105,7 +107,7 @@ class EpochKeeper(keras.callbacks.Callback):
         record.seconds = time.perf_counter() - self._started
         if record.best_epoch == epoch:
             self._state.kept.set_weights(self.model.get_weights())
-        if record.is_over(self.params["epochs"], self._patience):
+        if record.is_over(self.params["epochs"], self._patience, self._prelude):
             self.model.stop_training = True
 
 

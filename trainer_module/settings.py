@@ -6,8 +6,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trainer_module.errors import UserError
-
 
 class Settings(BaseModel):
     """Base of every settings group: unknown keys are errors, and values do not change once they are read."""
@@ -79,6 +77,20 @@ class SamSettings(Settings):
     share: float = Field(0.2, gt=0.0, le=1.0, description="Share of trainer.epochs, the last ones, with such steps.")
 
 
+class ProgressiveResizingSettings(Settings):
+    """Progressive resizing: the first epochs see smaller images, whose steps take less time."""
+
+    initial_scale: float = Field(
+        1.0, ge=0.1, le=1.0, description="Side of the first images, as a share of data.image_size; 1: full size always."
+    )
+    share: float = Field(
+        0.75,
+        gt=0.0,
+        lt=1.0,
+        description="Share of trainer.epochs, the first ones, with smaller images: three sizes, a third of it each.",
+    )
+
+
 class TrainerSettings(Settings):
     """How long and how the network is trained."""
 
@@ -104,6 +116,7 @@ class TrainerSettings(Settings):
     )
     augmentation: AugmentationSettings = AugmentationSettings()
     distillation: DistillationSettings = DistillationSettings()
+    progressive_resizing: ProgressiveResizingSettings = ProgressiveResizingSettings()
     sam: SamSettings = SamSettings()
 
 
@@ -137,16 +150,3 @@ class TrainingSettings(Settings):
     model: ModelSettings = ModelSettings()
     trainer: TrainerSettings = TrainerSettings()
     acceleration: AccelerationSettings = AccelerationSettings()
-
-
-def require_flips(model: ModelSettings, trainer: TrainerSettings) -> None:
-    """Refuses to average over mirror images if the network never learns them.
-
-    Raises:
-        UserError: Names both keys.
-    """
-    if model.flip_average and not trainer.augmentation.flip:
-        raise UserError(
-            "model.flip_average=true asks about mirror images, which trainer.augmentation.flip=false keeps out of the"
-            " training; set both to true, or model.flip_average to false"
-        )

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 import tf_keras as keras
 
+from trainer_module.progressive_resizing import ResizingModel
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trainer_module.settings import SamSettings
 
 
-class SharpnessAwareModel(keras.Model):
+class SharpnessAwareModel(ResizingModel):
     """A classifier whose steps are sharpness-aware from `become_sharpness_aware` on.
 
-    It shares its layers with the network that it is made of. Not Keras' experimental SharpnessAwareMinimization, which
-    looks for the worst direction with the network in inference, lets the shifted weights into the moving averages of
-    batch normalisation, and knows no loss scaling.
+    Not Keras' experimental SharpnessAwareMinimization, which looks for the worst direction with the network in
+    inference, lets the shifted weights into the moving averages of batch normalisation, and knows no loss scaling.
     """
 
     def __init__(self, network: keras.Model, rho: float = 0.0) -> None:
@@ -32,7 +33,7 @@ class SharpnessAwareModel(keras.Model):
             network: Functional model from images to probabilities [N, C].
             rho: Euclidean distance between the weights and those at which the gradient is taken.
         """
-        super().__init__(network.input, network.output, name=network.name)
+        super().__init__(network)
         self._rho = rho
         self._is_sharpness_aware = False
 

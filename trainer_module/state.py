@@ -56,10 +56,13 @@ class Record:
         for name, value in metrics.items():
             self.history.setdefault(name, []).append(float(value))
 
-    def is_over(self, epochs: int, patience: int) -> bool:
-        """Tells whether all epochs are done, or the last `patience` of them brought no better one."""
+    def is_over(self, epochs: int, patience: int, prelude: int = 0) -> bool:
+        """Tells whether all epochs are done, or the last `patience` of them brought no better one.
+
+        The first `prelude` epochs are never among those: smaller images say little about how good it gets.
+        """
         best = -1 if self.best_epoch is None else self.best_epoch
-        return self.epochs >= epochs or self.epochs - 1 - best >= patience
+        return self.epochs >= epochs or self.epochs - 1 - max(best, prelude - 1) >= patience
 
     def has_diverged(self) -> bool:
         """Tells whether the training loss has stopped being a number."""

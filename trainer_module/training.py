@@ -19,9 +19,11 @@ from trainer_module.callbacks import EpochKeeper, EpochProgress, WeightAverage, 
 from trainer_module.errors import UserError
 from trainer_module.models import build_model
 from trainer_module.progress import TRAINER, report
+from trainer_module.progressive_resizing import ProgressiveSizes, ResizingModel
 from trainer_module.repeatability import make_repeatable
 from trainer_module.sharpness import SharpnessAwareEpochs, SharpnessAwareModel
 from trainer_module.state import Record, TrainingState
+from trainer_module.training_sizes import full_size_epochs, training_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,6 +138,16 @@ class _Job:
     checkpoint_directory: str | None
     strategy: tf.distribute.Strategy
 
+    @property
+    def sizes(self) -> list[int]:
+        """Side of the training images in pixels, for each epoch."""
+        return training_sizes(self.settings.trainer, self.settings.image_size)
+
+    @property
+    def prelude(self) -> int:
+        """Number of epochs with smaller images than the network's input."""
+        return sum(size < self.settings.image_size for size in self.sizes)
+
 
 def _teacher_job(job: _Job) -> _Job:
     return dataclasses.replace(
@@ -154,7 +166,7 @@ def _train(job: _Job, progress: EpochProgress, teacher: TrainingResult | None) -
         return compiled_model(job.settings, job.classes, batches.steps, how, job.strategy, teacher_model)
 
     state = _resumed(job, build) or _started(job, build, batches)
-    if not state.record.is_over(job.settings.trainer.epochs, job.settings.trainer.patience):
+    if not state.record.is_over(job.settings.trainer.epochs, job.settings.trainer.patience, job.prelude):
         _fit(job, state, batches, progress)
     trouble = _trouble(state, batches)
     if trouble:
@@ -167,7 +179,7 @@ def _train(job: _Job, progress: EpochProgress, teacher: TrainingResult | None) -
 
 
 def _started(job: _Job, build: Callable[[acceleration.Acceleration], keras.Model], batches: Batches) -> TrainingState:
-    total_steps = batches.steps * job.settings.trainer.epochs
+    total_steps = round(batches.steps * full_size_epochs(job.sizes, job.settings.image_size))
     report(TRAINER, "choosing how to execute the steps")
     choice, model = acceleration.choose(job.settings.acceleration, build, batches.probe(), total_steps, job.strategy)
     return TrainingState(model, _float32_model(job.settings, job.classes), Record(choice))
@@ -194,8 +206,10 @@ def _fit(job: _Job, state: TrainingState, batches: Batches, progress: EpochProgr
     callbacks = [
         keras.callbacks.TensorBoard(str(job.run_directory), write_graph=False),
         keras.callbacks.TerminateOnNaN(),
-        EpochKeeper(state, settings.patience),
+        EpochKeeper(state, settings.patience, job.prelude),
     ]
+    if job.prelude:
+        callbacks.append(ProgressiveSizes(job.sizes))
     if settings.sam.rho:
         callbacks.append(SharpnessAwareEpochs(settings.sam, settings.epochs))
     if settings.ema:
@@ -288,6 +302,8 @@ def compiled_model(
             model = _distilled(model, teacher, settings, classes)
         elif settings.trainer.sam.rho:
             model = SharpnessAwareModel(model, settings.trainer.sam.rho)
+        elif settings.trainer.progressive_resizing.initial_scale < 1:
+            model = ResizingModel(model)
         model.compile(
             optimizer=optimization.optimizer(settings.trainer, steps),
             loss=optimization.label_loss(settings.trainer.label_smoothing, classes),

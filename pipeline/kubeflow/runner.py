@@ -10,9 +10,8 @@ from pipeline.beam import beam_arguments
 from pipeline.kubeflow.compiler import CompiledPipeline, Condition, compile_pipeline
 from pipeline.kubeflow.outcome import PUSHERS
 from pipeline.kubeflow.platform import SCRATCH
-from trainer_module.architectures import require_input_size
+from trainer_module.consistency import require_consistent
 from trainer_module.errors import UserError
-from trainer_module.settings import require_flips
 
 if TYPE_CHECKING:
     from pipeline.config import PipelineSettings
@@ -41,8 +40,7 @@ def compile_settings(settings: PipelineSettings) -> CompiledPipeline:
         raise UserError(
             "data.image_size is auto, but the photos are not here to be looked at; set it, for example to 96"
         )
-    require_input_size(settings.model.architecture, settings.data.image_size)
-    require_flips(settings.model, settings.trainer)
+    require_consistent(settings.model, settings.trainer, settings.data.image_size)
     places = {
         "data": _on_volume("data.path", str(settings.data.path or ""), settings),
         "saved_model": _shared("push.saved_model_dir", settings.push.saved_model_dir, settings),

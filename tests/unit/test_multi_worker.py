@@ -18,13 +18,26 @@ from pathlib import Path
 
 from tests.transformed_files import striped_images, write_transformed
 from trainer_module import acceleration, input_pipeline, progress, training
-from trainer_module.settings import AccelerationSettings, ModelSettings, SamSettings, TrainerSettings, TrainingSettings
+from trainer_module.settings import (
+    AccelerationSettings,
+    ModelSettings,
+    ProgressiveResizingSettings,
+    SamSettings,
+    TrainerSettings,
+    TrainingSettings,
+)
 
 settings = TrainingSettings(
     image_size=16,
     seed=5,
     model=ModelSettings(architecture="pooling", width=0.1),
-    trainer=TrainerSettings(epochs=2, batch_size=32, ema=0.9, sam=SamSettings(rho=0.05, share=0.5)),
+    trainer=TrainerSettings(
+        epochs=2,
+        batch_size=32,
+        ema=0.9,
+        progressive_resizing=ProgressiveResizingSettings(initial_scale=0.75, share=0.5),
+        sam=SamSettings(rho=0.05, share=0.5),
+    ),
     acceleration=AccelerationSettings(),
 )
 strategy = acceleration.distribution_strategy(settings.acceleration)

@@ -29,6 +29,12 @@ def test_the_user_decides_on_mirroring(tmp_path):
     assert resolve(photos, Workspace(tmp_path)).trainer.augmentation.flip is True
 
 
+def test_training_images_that_are_too_small_for_the_network_are_refused(tmp_path):
+    asked = ("trainer.progressive_resizing.initial_scale=0.5", "model.architecture=separable")
+    with pytest.raises(UserError, match=r"initial_scale=0\.5 begins with 8 pixels"):
+        resolve(load_settings(None, asked), Workspace(tmp_path))
+
+
 def test_averaging_over_mirror_images_that_are_not_learned_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"model\.flip_average=true .* trainer\.augmentation\.flip=false"):
         resolve(load_settings(None, ("model.flip_average=true",)), Workspace(tmp_path))

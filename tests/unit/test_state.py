@@ -57,6 +57,14 @@ def test_a_training_is_over_after_all_epochs_or_without_progress(losses, over):
     assert _record(*losses).is_over(epochs=5, patience=2) is over
 
 
+def test_epochs_of_the_prelude_end_nothing():
+    falling_back = _record(1.0, 4.0, 4.0, 4.0)
+    assert falling_back.is_over(epochs=9, patience=2)
+    assert falling_back.is_over(epochs=9, patience=2, prelude=2)
+    assert not falling_back.is_over(epochs=9, patience=2, prelude=3)
+    assert falling_back.is_over(epochs=4, patience=2, prelude=3)
+
+
 def test_a_loss_that_is_not_a_number_is_divergence():
     assert not _record(1.0, 2.0).has_diverged()
     assert _record(1.0, math.inf).has_diverged()

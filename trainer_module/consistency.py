@@ -1,0 +1,36 @@
+"""What settings must agree on, checked before anything is trained; it needs no TensorFlow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trainer_module.architectures import require_input_size
+from trainer_module.errors import UserError
+from trainer_module.training_sizes import require_training_sizes
+
+if TYPE_CHECKING:
+    from trainer_module.settings import ModelSettings, TrainerSettings
+
+
+def require_consistent(model: ModelSettings, trainer: TrainerSettings, image_size: int) -> None:
+    """Refuses settings with which no network can be trained, or only to answer what it has not learned.
+
+    Args:
+        model: Which network.
+        trainer: How it is trained.
+        image_size: Side of its input in pixels.
+
+    Raises:
+        UserError: Names the keys.
+    """
+    require_input_size(model.architecture, image_size)
+    require_training_sizes(model, trainer, image_size)
+    _require_flips(model, trainer)
+
+
+def _require_flips(model: ModelSettings, trainer: TrainerSettings) -> None:
+    if model.flip_average and not trainer.augmentation.flip:
+        raise UserError(
+            "model.flip_average=true asks about mirror images, which trainer.augmentation.flip=false keeps out of the"
+            " training; set both to true, or model.flip_average to false"
+        )
