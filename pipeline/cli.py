@@ -20,6 +20,14 @@ from pipeline.completion import setting_keys
 from pipeline.config import load_settings
 from pipeline.doctor_command import doctor_app
 from pipeline.kubeflow.cli import app as kubeflow_app
+from pipeline.output_directory import (
+    DEFAULT_OUTPUT,
+    OutArgument,
+    OutOption,
+    OutputOption,
+    chosen_output,
+    finished_workspace,
+)
 from pipeline.quiet import library_noise_hidden
 from pipeline.report_commands import app as report_commands
 from pipeline.terminal import Terminal
@@ -33,7 +41,6 @@ if TYPE_CHECKING:
 
 # The last as shells have it: 130 after Ctrl-C, 143 after SIGTERM.
 DONE, BUG, USER_ERROR, NOT_BLESSED, STOPPED_BY_SIGNAL = 0, 1, 2, 3, 128
-_DEFAULT_OUTPUT = Path("out")
 
 
 class _Commands(TyperGroup):
@@ -73,7 +80,6 @@ DataOption = Annotated[
         "classes. Without it: the handwritten digits that come with Trimline.",
     ),
 ]
-OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Output directory of the run.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")]
 VersionOption = Annotated[int | None, typer.Option(min=1, help="A version that trimline status lists.")]
 KeepOption = Annotated[
@@ -106,7 +112,7 @@ JsonOption = Annotated[
 )
 def run(
     data: DataOption = None,
-    output: OutputOption = _DEFAULT_OUTPUT,
+    output: OutputOption = DEFAULT_OUTPUT,
     config: ConfigOption = None,
     assignments: SetOption = None,
     quiet: QuietOption = False,
@@ -135,7 +141,7 @@ def run(
 )
 def ladder(
     data: DataOption = None,
-    output: OutputOption = _DEFAULT_OUTPUT,
+    output: OutputOption = DEFAULT_OUTPUT,
     config: ConfigOption = None,
     assignments: SetOption = None,
     quiet: QuietOption = False,
@@ -177,7 +183,7 @@ def compress(
         ),
     ],
     data: DataOption = None,
-    output: OutputOption = _DEFAULT_OUTPUT,
+    output: OutputOption = DEFAULT_OUTPUT,
     config: ConfigOption = None,
     assignments: SetOption = None,
     allow_code: Annotated[
@@ -219,7 +225,7 @@ def compress(
 )
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Photos to classify.")],
-    output: OutputOption = _DEFAULT_OUTPUT,
+    output: OutputOption = DEFAULT_OUTPUT,
     top: Annotated[int, typer.Option(min=1, max=1000, help="How many classes to name for each photo.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per photo and line.")] = False,
     url: Annotated[
@@ -256,9 +262,15 @@ def predict(
     "docs/serving.md describes the protocols and settings."
 )
 def serve(
-    output: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Output directory of a run, or a folder of pushed versions.")
-    ] = _DEFAULT_OUTPUT,
+    out: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="OUT",
+            help="Output directory of a run, or a folder of pushed versions; default: out.",
+            show_default=False,
+        ),
+    ] = None,
+    output: OutOption = None,
     config: ConfigOption = None,
     assignments: SetOption = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; default: serving.host, loopback.")] = None,
@@ -272,22 +284,23 @@ def serve(
 
     A version that is pushed later is served as soon as it is there, without a request lost.
     """
+    served = chosen_output(out, output)
     given = {"host": host, "port": port, "workers": workers}
     overrides = tuple(f"serving.{key}={json.dumps(value)}" for key, value in given.items() if value is not None)
     settings = load_settings(config, (*(assignments or ()), *overrides)).serving
     if saved_model:
         from serving.tensorflow_serving import serve_saved_model
 
-        serve_saved_model(output, settings)
+        serve_saved_model(served, settings)
     from serving.server import serve as serve_models
 
-    serve_models(output, settings)
+    serve_models(served, settings)
 
 
 @app.command(epilog="Examples: `trimline status --output out/`; `trimline status --json`.")
-def status(output: OutputOption = _DEFAULT_OUTPUT, as_json: JsonOption = False) -> None:
+def status(output: OutputOption = DEFAULT_OUTPUT, as_json: JsonOption = False) -> None:
     """Lists runs and pushes: what ran, what was blessed, what was pushed where, when and by whom, and what is live."""
-    workspace = _finished(output)
+    workspace = finished_workspace(output)
     with library_noise_hidden():
         from pipeline.status import push_table, pushes, runs, status_table
 
@@ -304,13 +317,13 @@ def push(
     to: Annotated[
         str, typer.Option(help="Directory, or URI such as gs://bucket/models; gets saved_model/ and tflite/.")
     ],
-    output: OutputOption = _DEFAULT_OUTPUT,
+    output: OutputOption = DEFAULT_OUTPUT,
     version: VersionOption = None,
     keep: KeepOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Copies what is live in OUTPUT, or another blessed version, to a further place: both artifacts or neither."""
-    workspace = _finished(output)
+    workspace = finished_workspace(output)
     with workspace.locked(), library_noise_hidden():
         from pipeline.destinations import below
         from pipeline.pushing import push as push_release
@@ -325,14 +338,14 @@ def push(
     "`trimline rollback --to /srv/models` for what trimline push put there."
 )
 def rollback(
-    output: OutputOption = _DEFAULT_OUTPUT,
+    output: OutputOption = DEFAULT_OUTPUT,
     to: Annotated[str | None, typer.Option(help="Where trimline push put it; default: where runs push to.")] = None,
     version: VersionOption = None,
     keep: KeepOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Makes the release before the live one live again, or that of --version, under a new version number."""
-    workspace = _finished(output)
+    workspace = finished_workspace(output)
     with workspace.locked(), library_noise_hidden():
         from pipeline.destinations import below, push_directories
         from pipeline.pushing import rollback as roll_back
@@ -347,11 +360,13 @@ def rollback(
 
 @app.command(epilog="Example: `trimline verify out/`. Exit code 2 if a check failed.")
 def verify(
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="Output directory of a run.")] = _DEFAULT_OUTPUT,
+    out: OutArgument = None,
+    output: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Checks that what is live is what was blessed: digests, labels, tensors, signatures, metrics, lineage."""
-    workspace = _finished(output)
+    verified = chosen_output(out, output)
+    workspace = finished_workspace(verified)
     with library_noise_hidden():
         from pipeline.verification import verify as verify_live
 
@@ -360,7 +375,9 @@ def verify(
     Terminal(as_json=as_json).result([dataclasses.asdict(finding) for finding in findings], *told)
     faults = [finding for finding in findings if finding.fault]
     if faults:
-        raise UserError(f"{output}: {len(faults)} of {len(findings)} checks failed; push again with trimline run")
+        raise UserError(
+            f"{workspace.root}: {len(faults)} of {len(findings)} checks failed; push again with trimline run"
+        )
 
 
 @app.command(
@@ -410,16 +427,6 @@ def main() -> None:
     except RunError as error:
         _complain(str(error))
         sys.exit(BUG)
-
-
-def _finished(output: Path) -> Workspace:
-    """Returns the workspace of an output directory in which something has run."""
-    from pipeline.workspace import Workspace
-
-    workspace = Workspace(output)
-    if not workspace.metadata_file.exists():
-        raise UserError(f"{output}: no run has been recorded there; start one with trimline run --output {output}")
-    return workspace
 
 
 @contextlib.contextmanager

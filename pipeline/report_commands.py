@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.output_directory import DEFAULT_OUTPUT, OutArgument, OutOption, chosen_output, finished_workspace
 from pipeline.quiet import library_noise_hidden
 from pipeline.workspace import Workspace
 from trainer_module.errors import UserError
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_DEFAULT_OUTPUT = Path("out")
-OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Output directory of a run.")]
 OpenOption = Annotated[bool, typer.Option("--open/--no-open", help="Show it in the browser.")]
 
 
@@ -34,14 +33,13 @@ OpenOption = Annotated[bool, typer.Option("--open/--no-open", help="Show it in t
     "docs/report.md says what the page shows and how to read it."
 )
 def report(
-    output: OutArgument = _DEFAULT_OUTPUT,
+    out: OutArgument = None,
+    output: OutOption = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Write it anew from the metadata and artifacts.")] = False,
     show: OpenOption = True,
 ) -> None:
     """Opens the report of the latest run; writes it and the model card first if they are not there."""
-    workspace = Workspace(output)
-    if not workspace.metadata_file.exists():
-        raise UserError(f"{output}: no run has been recorded there; start one with trimline run --output {output}")
+    workspace = finished_workspace(chosen_output(out, output))
     if rebuild or not workspace.report.exists():
         workspace.prepare()
         # Decides which Keras TFX takes, when it is imported.
@@ -60,7 +58,7 @@ def report(
 def compare(
     first: Annotated[str, typer.Argument(metavar="RUN", help="An output directory, or a run that status lists.")],
     second: Annotated[str, typer.Argument(metavar="RUN", help="The same; differences are this one less the first.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where runs are looked up.")] = _DEFAULT_OUTPUT,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where runs are looked up.")] = DEFAULT_OUTPUT,
     html: Annotated[
         Path | None, typer.Option(help="The page; default: report/comparison.html where the second run is.")
     ] = None,
@@ -86,14 +84,16 @@ def compare(
     "each under the id of its artifact in the metadata store."
 )
 def tensorboard(
-    output: OutArgument = _DEFAULT_OUTPUT,
+    out: OutArgument = None,
+    output: OutOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 6006,
 ) -> None:
     """Starts TensorBoard on the trainings of an output directory."""
-    logs = Workspace(output).training_logs
+    chosen = chosen_output(out, output)
+    logs = Workspace(chosen).training_logs
     if not any(logs.glob("**/*tfevents*")):
-        raise UserError(f"{output}: no training has left logs there; start one with trimline run --output {output}")
+        raise UserError(f"{chosen}: no training has left logs there; start one with trimline run --output {chosen}")
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--host", host, "--port", str(port)]
     os.execv(command[0], command)  # noqa: S606
 

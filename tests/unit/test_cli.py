@@ -80,14 +80,34 @@ def test_predict_before_any_run(tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    [("status", "-o"), ("push", "--to", "there", "-o"), ("rollback", "-o"), ("verify",), ("report",), ("tensorboard",)],
+    [
+        ("status", "-o"),
+        ("push", "--to", "there", "-o"),
+        ("rollback", "-o"),
+        ("verify",),
+        ("verify", "-o"),
+        ("report",),
+        ("report", "--output"),
+        ("tensorboard",),
+        ("tensorboard", "--output"),
+    ],
 )
 def test_commands_on_a_finished_run_before_any_run(tmp_path, command):
-    assert "trimline run" in _refused(*command, tmp_path)
+    line = _refused(*command, tmp_path)
+    assert "trimline run" in line
+    assert str(tmp_path) in line
 
 
-def test_serve_before_any_run(tmp_path):
-    assert str(tmp_path) in _refused("serve", tmp_path)
+@pytest.mark.parametrize("command", [("serve",), ("serve", "--output")])
+def test_serve_before_any_run(tmp_path, command):
+    assert str(tmp_path) in _refused(*command, tmp_path)
+
+
+@pytest.mark.parametrize("command", ["verify", "report", "tensorboard", "serve"])
+def test_two_output_directories_are_one_too_many(tmp_path, command):
+    line = _refused(command, tmp_path / "one", "--output", tmp_path / "other")
+    assert str(tmp_path / "one") in line
+    assert str(tmp_path / "other") in line
 
 
 def test_init_never_overwrites(tmp_path):
