@@ -84,12 +84,17 @@ class DistilledModel(SharpnessAwareModel):
         self._weight = weight
         self._temperature = temperature
 
+    def lesson(self, images: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Returns the teacher's probabilities [N, C]."""
+        return (self._teach(images),)
+
     def objective(
-        self, images: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor | None
+        self, images: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor | None, lesson: tuple[tf.Tensor, ...]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the loss of labels and teacher, a float32 scalar, and the predictions [N, C]."""
-        compiled, predicted = super().objective(images, labels, sample_weights)
+        compiled, predicted = super().objective(images, labels, sample_weights, lesson)
+        (taught,) = lesson
         imitation = tf.nn.compute_average_loss(
-            imitation_loss(self._teach(images), predicted, self._temperature), sample_weight=sample_weights
+            imitation_loss(taught, predicted, self._temperature), sample_weight=sample_weights
         )
         return (1 - self._weight) * compiled + self._weight * imitation, predicted

@@ -43,29 +43,36 @@ class SharpnessAwareModel(ResizingModel):
             self._is_sharpness_aware = True
             self.make_train_function(force=True)
 
+    def lesson(self, images: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Returns what `objective` needs to know of the images that does not depend on the weights: nothing."""
+        del images
+        return ()
+
     def objective(
-        self, images: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor | None
+        self, images: tf.Tensor, labels: tf.Tensor, sample_weights: tf.Tensor | None, lesson: tuple[tf.Tensor, ...]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns what a step lowers, a float32 scalar, and the predictions [N, C] on the way to it."""
+        del lesson
         predicted = self(images, training=True)
         return self.compute_loss(images, labels, predicted, sample_weights), predicted
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Does one step on a batch of (images, labels) or (images, labels, sample weights); returns the metrics."""
-        images, labels, sample_weights = batch = keras.utils.unpack_x_y_sample_weight(data)
+        images, labels, sample_weights = keras.utils.unpack_x_y_sample_weight(data)
+        batch = images, labels, sample_weights, self.lesson(images)
         gradients, predicted = self._gradients(batch)
         if self._is_sharpness_aware:
             gradients = self._gradients_nearby(gradients, batch)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return self.compute_metrics(images, labels, predicted, sample_weights)
 
-    def _gradients(self, batch: tuple[Any, Any, Any]) -> tuple[list[tf.Tensor], tf.Tensor]:
+    def _gradients(self, batch: tuple[Any, Any, Any, Any]) -> tuple[list[tf.Tensor], tf.Tensor]:
         with tf.GradientTape() as tape:
             loss, predicted = self.objective(*batch)
         computed = self.optimizer.compute_gradients(loss, self.trainable_variables, tape)
         return [gradient for gradient, _ in computed], predicted
 
-    def _gradients_nearby(self, gradients: Sequence[tf.Tensor], batch: tuple[Any, Any, Any]) -> list[tf.Tensor]:
+    def _gradients_nearby(self, gradients: Sequence[tf.Tensor], batch: tuple[Any, Any, Any, Any]) -> list[tf.Tensor]:
         """Returns the gradients at the worst weights within rho, to first order; all variables stay as they are."""
         # The moving averages and the reported loss are those of the weights themselves.
         losses = [variable for metric in self.compiled_loss.metrics for variable in metric.variables]

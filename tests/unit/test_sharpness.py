@@ -112,6 +112,21 @@ def test_a_students_whole_objective_is_sharpness_aware(examples):
     assert student.get_weights()[0] == pytest.approx(kernel - RATE * nearby[0], abs=1e-5)
 
 
+def test_a_teacher_answers_once_a_step(examples):
+    asked = []
+
+    class Asked(keras.layers.Layer):
+        def call(self, inputs):
+            tf.py_function(lambda: asked.append(1), [], [])
+            return inputs
+
+    pixels = keras.Input([4])
+    teacher = keras.Model(pixels, keras.layers.Dense(3, activation="softmax")(Asked()(pixels)))
+    asked.clear()
+    _step(DistilledModel(_network(), teacher, weight=1.0, temperature=1.0, rho=RHO), examples)
+    assert len(asked) == 1
+
+
 @pytest.mark.component  # Two trainings.
 def test_the_last_epochs_are_sharpness_aware(tmp_path):
     records = [
