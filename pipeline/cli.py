@@ -375,9 +375,7 @@ def verify(
     Terminal(as_json=as_json).result([dataclasses.asdict(finding) for finding in findings], *told)
     faults = [finding for finding in findings if finding.fault]
     if faults:
-        raise UserError(
-            f"{workspace.root}: {len(faults)} of {len(findings)} checks failed; push again with trimline run"
-        )
+        raise UserError(f"{verified}: {len(faults)} of {len(findings)} checks failed; push again with trimline run")
 
 
 @app.command(

@@ -93,7 +93,7 @@ def climb(
 
     Args:
         settings: Data, schedule and size; architecture and acceleration are the rungs' own. Moving average, class
-            weights, distillation and SAM are left out: they change what is learned.
+            weights, distillation, progressive resizing and SAM are left out: they change what is learned.
         splits: The data.
         classes: Number of classes.
         report: Is told the rung's name, the epoch and the seconds it took.
