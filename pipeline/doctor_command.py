@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.output_directory import DEFAULT_OUTPUT
 from pipeline.terminal import Terminal
 from trainer_module.errors import UserError
 
@@ -20,7 +21,7 @@ doctor_app = typer.Typer()
 
 @doctor_app.command(epilog="Exit code 0 if all works, however slowly; 2 if something does not.")
 def doctor(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where runs will write.")] = Path("out"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where runs will write.")] = DEFAULT_OUTPUT,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON document: what was found, each with its verdict.")
     ] = False,
