@@ -148,7 +148,7 @@ def ladder(
     verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measures every trick of lean training on your photos and this machine, one more on each rung.
+    """Measures the tricks of lean training on your photos and this machine, one more on each rung.
 
     Rungs: naive, pooling, separable, jit, amp, fusing, and auto, which is what trimline run would do. Prints
     parameters, test accuracy, training time per epoch and inference time per step; writes OUTPUT/ladder.json and

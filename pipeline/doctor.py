@@ -37,6 +37,11 @@ _LOCKED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s\\;]+)", re.MULTILINE)
 _MOST_NAMED = 5
 # Compute capability of the first GPUs that multiply float16 matrices in hardware.
 _TENSOR_CORES = 7.0
+# An extra of TensorFlow's would not add them: pyproject.toml overrides its requirements.
+_CUDA_LIBRARIES = (
+    "in the repository, .venv/bin/uv pip install --no-deps --require-hashes "
+    "--requirement kubeflow/requirements-gpu.lock"
+)
 _SECONDS_FOR_TENSORFLOW = 120
 _ASK_TENSORFLOW = """
 import tensorflow as tf
@@ -213,8 +218,7 @@ def check_gpu() -> Finding:
         return Finding("GPU", "ok", found)
     present = _nvidia_gpus()
     if present:
-        advice = "TensorFlow cannot use it, so all runs on the CPU: uv pip install 'tensorflow[and-cuda]==...'"
-        return Finding("GPU", "slow", present, advice.replace("...", importlib.metadata.version("tensorflow")))
+        return Finding("GPU", "slow", present, f"TensorFlow cannot use it, so all runs on the CPU: {_CUDA_LIBRARIES}")
     return Finding("GPU", "ok", "none; the default networks are made to train on CPUs")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import posixpath
 import sys
 import traceback
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.dsl.io import fileio
 
+from components.atomic_pusher import destination, properties
 from pipeline.beam import IN_PROCESS_RUNNER, beam_arguments, prepare_workers
 from pipeline.child import describe_failure, report_outcome
 from pipeline.metadata import Metadata
@@ -47,9 +49,9 @@ def run(workspace: Workspace) -> None:
 
 
 def forget_lost_pushes(workspace: Workspace) -> None:
-    """Makes the Pushers push again what has vanished from its destination.
+    """Makes the Pushers push again what has vanished from its destination, or is live there and was changed.
 
-    TFX takes a push from the cache as long as the Pusher's archive copy exists, wherever the pushed version has gone.
+    TFX takes a push from the cache as long as the Pusher's archive copy exists, whatever the pushed version came to.
     What trimline push and rollback put somewhere has no archive copy, and no run has to look after it.
 
     Args:
@@ -58,10 +60,17 @@ def forget_lost_pushes(workspace: Workspace) -> None:
     if not workspace.metadata_file.exists():
         return
     for push in Metadata(workspace.metadata_file).pushed_models():
-        destination = push.properties.get("pushed_destination")
-        archived = push.uri != destination
-        if destination and archived and not fileio.exists(destination) and fileio.exists(push.uri):
+        path = push.properties.get(properties.DESTINATION, push.uri)
+        archived = push.uri != path and fileio.exists(push.uri)
+        if archived and (not fileio.exists(path) or _was_changed(path, push.properties.get(properties.SHA256))):
             fileio.rmtree(push.uri)
+
+
+def _was_changed(path: str, digest: str | None) -> bool:
+    """Tells whether servers load files that were not pushed. Versions that are no longer live serve nobody."""
+    base, version = posixpath.split(path)
+    is_live = destination.versions(base)[-1:] == [int(version)]
+    return is_live and digest is not None and destination.tree_digest(path) != digest
 
 
 def run_pipeline(settings: PipelineSettings, workspace: Workspace, last_component: str | None = None) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pipeline.config import PipelineSettings, field_range
 from trainer_module.settings import Settings
@@ -13,6 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pydantic.fields import FieldInfo
+
+
+_SCALARS = {
+    type(None): "`null`",
+    bool: "true or false",
+    float: "number",
+    int: "whole number",
+    str: "text",
+    Path: "path",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +87,16 @@ def _kinds(annotation: Any) -> Iterator[str]:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal:
         yield from (f"`{value}`" for value in arguments)
-    elif origin is list:
+    elif origin is Annotated:
+        yield from _kinds(arguments[0])
+    elif origin in (list, tuple):
         yield f"list of {', '.join(_kinds(arguments[0]))}"
+    elif origin is dict:
+        yield " to ".join(["mapping of text", *_kinds(arguments[1])])
     elif arguments:
         for argument in arguments:
             yield from _kinds(argument)
+    elif issubclass(annotation, Settings):
+        yield "groups"
     else:
-        yield {type(None): "`null`", bool: "true or false", float: "number", int: "whole number", str: "text"}.get(
-            annotation, "path"
-        )
+        yield _SCALARS[annotation]

@@ -24,10 +24,10 @@ class ModelSettings(Settings):
 
     architecture: Literal["lean", "residual", "densenet", "separable", "pooling", "naive"] = Field(
         "lean",
-        description="Network: lean (inverted residual blocks, the default), residual (plain residual blocks: twice the "
-        "weights, less time), densenet (densely connected: further after few epochs, twice the time of each), or a "
-        "rung of the ladder: separable (depthwise + pointwise), pooling (plain convolutions, pooled), naive (Flatten + "
-        "dense head).",
+        description="Network: lean (inverted residual blocks, the default), residual (plain residual blocks: more "
+        "accurate, twice the weights, almost three times the multiply-accumulates), densenet (densely connected: "
+        "further after few epochs, twice the time of each), or a rung of the ladder: separable (depthwise + "
+        "pointwise), pooling (plain convolutions, pooled), naive (Flatten + dense head).",
     )
     width: float = Field(1.0, ge=0.1, le=4.0, description="Multiplier of the number of channels of every layer.")
     dropout: float = Field(0.1, ge=0.0, lt=1.0, description="Share of the head's inputs dropped while training.")

@@ -237,3 +237,21 @@ def test_a_run_looks_after_its_own_pushes_only(run, tmp_path):
     destination.remove(f"{there}/tflite/{destination.versions(str(there / 'tflite'))[-1]}")
     forget_lost_pushes(run.workspace)
     assert len(sorted(run.workspace.pipeline_root.glob("*/*-archive"))) == 5
+
+
+def test_what_is_live_and_was_changed_is_pushed_again(run):
+    older, live = (
+        Path(run.directories["tflite"], str(version))
+        for version in destination.versions(run.directories["tflite"])[-2:]
+    )
+    (older / FILES["tflite"]).write_text("forged, but live no more")
+    forget_lost_pushes(run.workspace)
+    assert len(list(run.workspace.pipeline_root.glob("*/*-archive"))) == 6
+    (live / FILES["tflite"]).write_text("forged")
+    forget_lost_pushes(run.workspace)
+    left = {
+        path.relative_to(run.workspace.pipeline_root).as_posix()
+        for path in run.workspace.pipeline_root.glob("*/*-archive")
+    }
+    assert len(left) == 5
+    assert "third/tflite-archive" not in left
