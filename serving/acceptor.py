@@ -1,6 +1,7 @@
 """Connections divided evenly among workers that share one listening socket."""
 
 import asyncio
+import logging
 import socket
 import time
 from typing import Final
@@ -15,6 +16,10 @@ from serving.worker_states import OneOfSeveral
 _LONGEST_PAUSE_S: Final = 0.005
 _LOOK_AGAIN_S: Final = 0.0005
 _BACKLOG: Final = 2048
+_PAUSE_AFTER_FAILURE_S: Final = 0.2
+_COMPLAIN_AGAIN_S: Final = 60.0
+
+logger = logging.getLogger(__name__)
 
 
 class SharingServer(_RefreshingServer):
@@ -38,6 +43,7 @@ class SharingServer(_RefreshingServer):
         self._number = place.number
         self._accepting: asyncio.Task[None] | None = None
         self._connecting: set[asyncio.Task[object]] = set()
+        self._silent_until = 0.0
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -58,7 +64,13 @@ class SharingServer(_RefreshingServer):
         while True:
             self._count()
             await self._wait_for_others()
-            connection, _ = await loop.sock_accept(self._listener)
+            try:
+                connection, _ = await loop.sock_accept(self._listener)
+            except OSError as error:
+                # Files or the kernel's memory have run out; connections that end give some back.
+                self._complain(error)
+                await asyncio.sleep(_PAUSE_AFTER_FAILURE_S)
+                continue
             # On its own: a client takes its time for the TLS handshake.
             connecting = loop.create_task(
                 loop.connect_accepted_socket(self._make_protocol, connection, ssl=self.config.ssl)
@@ -70,6 +82,11 @@ class SharingServer(_RefreshingServer):
         give_up = time.monotonic() + _LONGEST_PAUSE_S
         while self._states.has_most_connections(self._number) and time.monotonic() < give_up:
             await asyncio.sleep(_LOOK_AGAIN_S)
+
+    def _complain(self, error: OSError) -> None:
+        if time.monotonic() >= self._silent_until:
+            self._silent_until = time.monotonic() + _COMPLAIN_AGAIN_S
+            logger.error("cannot accept connections: %s: trying again all the time", error.strerror)
 
     def _count(self) -> None:
         self._states.write_connections(self._number, len(self.server_state.connections) + len(self._connecting))

@@ -9,9 +9,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from typing_extensions import override
 
 from serving import metrics, openapi, plain, v1, v2
+from serving.connections import REFUSED_WITH
 from serving.errors import NotFoundError, ServingError, UnavailableError
 from serving.guard import App, Guard
 from serving.inference import Inference
@@ -21,6 +23,8 @@ _MOST_CLASSES: Final = 1000
 _POST_ERRORS: Final = (400, 401, 404, 408, 413, 415, 429, 503)
 _GET_ERRORS: Final = (400, 401, 404)
 _OCTETS: Final = "application/octet-stream"
+# As nginx has it; HTTP itself has no status for an answer that nobody gets.
+_CLIENT_WENT_AWAY: Final = 499
 _TOP: Final = {
     "name": "top",
     "in": "query",
@@ -46,6 +50,8 @@ def build_app(inference: Inference, api_key: str | None) -> App:
         version=str(inference.versions.stable.number),
         docs_url=None,
         redoc_url=None,
+        # It would lead to whatever host the client names.
+        redirect_slashes=False,
     )
     app.router.route_class = _DirectRoute
     endpoints = _Endpoints(inference)
@@ -56,6 +62,7 @@ def build_app(inference: Inference, api_key: str | None) -> App:
     app.router.routes.sort(key=lambda route: "POST" not in (getattr(route, "methods", None) or ()))
     app.add_exception_handler(ServingError, _answer_serving_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_exception_handler(Exception, _answer_bug)
     return Guard(app, inference, api_key)
 
@@ -296,6 +303,11 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:  #
     reason = {404: "nothing is served here: GET /v1/models names the model, GET /openapi.json all addresses"}
     content = orjson.dumps({"error": reason.get(status, "the method is not allowed here")})
     return Response(content, status, dict(headers or {}), "application/json")
+
+
+async def _answer_nobody(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    """Returns an answer that is not sent any more, but counted and logged."""
+    return Response(status_code=request.scope.get(REFUSED_WITH, _CLIENT_WENT_AWAY))
 
 
 async def _answer_bug(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the guard logs it

@@ -28,12 +28,6 @@ class TooLargeError(ServingError):
     status = 413
 
 
-class SlowClientError(ServingError):
-    """The client took too long to send its request."""
-
-    status = 408
-
-
 class OverloadedError(ServingError):
     """As many requests are waiting as may wait; a later one has better chances."""
 

@@ -3,14 +3,14 @@
 import hmac
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import orjson
-from starlette.requests import ClientDisconnect
 
 from serving import metrics
-from serving.errors import TooLargeError
+from serving.errors import OverloadedError, TooLargeError
 from serving.inference import TOO_MANY, Inference
 
 Scope = MutableMapping[str, Any]
@@ -20,6 +20,10 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _MB: Final = 1_000_000
+# How many of the largest bodies a worker has memory for while they arrive; a slow client's stays for long.
+_MOST_ARRIVING_BODIES: Final = 4
+# What of each body does not count, so that small requests always get through; uvicorn itself keeps as much.
+_FREE_BYTES: Final = 64 * 1024
 # Probes have no key, and the page and the description of the protocols hold no secret.
 _OPEN_PATHS: Final = frozenset({"/", "/openapi.json", "/v2/health/live", "/v2/health/ready"})
 # The page brings its own style and script, and shows the photo that was dropped on it.
@@ -50,6 +54,7 @@ class Guard:
         self._key = api_key.encode() if api_key is not None else None
         self._inference = inference
         self._max_body = int(inference.options.max_body_mb * _MB)
+        self._arriving_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request; `scope["state"]` is left to the application."""
@@ -70,10 +75,8 @@ class Guard:
             if refusal:
                 await _answer(send_counted, *refusal)
             else:
-                await self._app(scope, self._limited(receive), send_counted)
-        except ClientDisconnect:
-            # Nobody is left to answer.
-            logger.info("a client went away", extra={"route": _route_of(scope)})
+                with self._limited(receive) as receive_limited:
+                    await self._app(scope, receive_limited, send_counted)
         except Exception:
             # The bug is for the log; the client learns that there is one, and keeps its connection.
             logger.exception("a request failed", extra={"route": _route_of(scope)})
@@ -102,9 +105,17 @@ class Guard:
         given = bearer.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
         return hmac.compare_digest(given, self._key or b"")
 
-    def _limited(self, receive: Receive) -> Receive:
-        """Counts the body as it comes, which need not tell its length beforehand."""
-        size = 0
+    @contextmanager
+    def _limited(self, receive: Receive) -> Iterator[Receive]:
+        """Counts the body as it comes, which need not tell its length beforehand, and all that are arriving."""
+        size = held = 0
+
+        def hold(count: int) -> None:
+            nonlocal held
+            if self._arriving_bytes + count - held > _MOST_ARRIVING_BODIES * self._max_body:
+                raise OverloadedError(TOO_MANY)
+            self._arriving_bytes += count - held
+            held = count
 
         async def receive_counted() -> Message:
             nonlocal size
@@ -112,9 +123,14 @@ class Guard:
             size += len(message.get("body", b""))
             if size > self._max_body:
                 raise TooLargeError(self._too_large())
+            # What has arrived waits for a thread, and the length of that queue is limited.
+            hold(max(0, size - _FREE_BYTES) if message.get("more_body") else 0)
             return message
 
-        return receive_counted
+        try:
+            yield receive_counted
+        finally:
+            hold(0)
 
     def _too_large(self) -> str:
         return f"the body is larger than the {self._max_body:,} bytes allowed"
@@ -131,7 +147,7 @@ class Guard:
 
 def _route_of(scope: Scope) -> str:
     """Returns the pattern of the path; a path itself is the client's own text, and there is no end to them."""
-    return getattr(scope.get("route"), "path", "unmatched")
+    return getattr(scope.get("route"), "path", metrics.UNMATCHED)
 
 
 async def _answer(send: Send, status: int, error: str) -> None:

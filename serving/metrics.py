@@ -20,6 +20,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 # Read by prometheus_client when it is imported.
 SHARED_DIR_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+# The route of requests that fit none, and of those that were refused before one was looked for.
+UNMATCHED: Final = "unmatched"
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _TENTHS = tuple(tenth / 10 for tenth in range(1, 11))

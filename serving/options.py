@@ -15,6 +15,12 @@ class ServerOptions(BaseModel):
     port: int = Field(8080, ge=1, le=65_535, description="Port to listen on.")
     name: str = Field("trimline", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the model in the URL.")
     workers: int = Field(1, ge=1, le=256, description="Server processes; one per core gives the most throughput.")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Requests that each worker computes at the same time; unset: its share of the processors.",
+    )
     version: int | None = Field(
         None, ge=0, description="Version to stay at; unset: the newest, followed as it is pushed."
     )

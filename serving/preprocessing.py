@@ -9,24 +9,11 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from serving.errors import ServingError
-
-# Those of the ingest. Pillow can do more, but some of its readers start other programs or are not meant for photos.
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "PPM", "JPEG2000")
-_NAMES_OF_FORMATS = "JPEG, PNG, GIF, BMP, TIFF, WebP, AVIF, PPM, JPEG 2000"
-
-# EXIF 2.32 (CIPA DC-008), tag 0x0112: what undoes each orientation.
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+from serving.jpeg_scans import TOO_MANY_SCANS, has_more_scans
+from serving.photos import FORMATS, NAMES_OF_FORMATS, NoWhiteLevelError, to_rgb, turn_to_upright
 
 MAX_PIXELS: Final = 50_000_000
 
@@ -39,23 +26,26 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Args:
         data: The content of the file.
-        max_pixels: Most pixels (height times width) that are decoded; guards the memory.
+        max_pixels: Most pixels (height times width) that are decoded; guards the memory, of which a pixel takes up to
+            25 bytes while it is decoded.
 
     Returns:
         An image of mode RGB.
 
     Raises:
-        ServingError: Not an image of a known format, broken, or too large.
+        ServingError: Not an image of a known format, broken, too large, or a JPEG of very many scans.
     """
+    if has_more_scans(data):
+        raise ServingError(TOO_MANY_SCANS)
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _check_size(image, max_pixels)
-            image.load()
-            return _upright(_to_rgb(image), _orientation(image))
+        rgb, turn = _load(data, max_pixels)
+        return rgb if turn is None else rgb.transpose(turn)
     except ServingError:
         raise
+    except NoWhiteLevelError as error:
+        raise ServingError(str(error)) from error
     except UnidentifiedImageError:
-        raise ServingError(f"not an image of a known format ({_NAMES_OF_FORMATS})") from None
+        raise ServingError(f"not an image of a known format ({NAMES_OF_FORMATS})") from None
     # Pillow's decoders raise errors of many types on bytes that break their format, and promise none.
     except Exception as error:
         raise ServingError(f"broken image: {_first_line(error)}") from error
@@ -74,40 +64,17 @@ def to_pixels(image: Image.Image, image_size: int) -> NDArray[np.uint8]:
     return np.asarray(image.resize((image_size, image_size), Image.Resampling.BILINEAR))
 
 
+def _load(data: bytes, max_pixels: int) -> tuple[Image.Image, Image.Transpose | None]:
+    """Returns the picture as it lies in the file, and what turns it once that which it was made from is freed."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _check_size(image, max_pixels)
+        image.load()
+        return to_rgb(image), turn_to_upright(image)
+
+
 def _check_size(image: Image.Image, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
         raise ServingError(f"{image.width} x {image.height} pixels are more than the {max_pixels:,} allowed: shrink it")
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F" or image.mode.startswith("I"):
-        return _gray_from_numbers(image).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _gray_from_numbers(image: Image.Image) -> Image.Image:
-    """Scales gray of 16 bits to 8; Pillow's own conversion would clip it."""
-    values = np.asarray(image)
-    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
-        raise ServingError(
-            "pixels are floating-point or of 32 bits, where no value is white: save it with 8 or 16 bits"
-        )
-    return Image.fromarray(np.rint(values / 257).astype(np.uint8))
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    # Damaged metadata say nothing of the picture, which has been decoded.
-    except Exception:
-        return 1
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _first_line(error: Exception) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 import uvloop
 from kserve import ModelServer
 from kserve.protocol.rest.server import RESTServer
-from kserve.utils.utils import cpu_count
 
 from serving import metrics
 from serving.acceptor import SharingServer
@@ -23,6 +22,7 @@ from serving.inference import Inference
 from serving.logs import configure_logging
 from serving.model import EdgeModel
 from serving.options import ServerOptions
+from serving.processors import available_processors
 from serving.rpc import build_grpc_server
 from serving.versions import CANARY, STABLE, ServedVersions
 from serving.worker_states import OneOfSeveral
@@ -190,14 +190,15 @@ def run_worker(
 
         send_traces(options.name)
     # Each interpreter computes with one thread; more of them would only fight for the same processors.
-    threads = max(1, cpu_count() // options.workers)
+    threads = options.threads or max(1, available_processors() // options.workers)
     inference = Inference(ServedVersions(out, options, threads), options, threads)
     server = EdgeModelServer(inference, api_key, listener or bind(options.host, options.port), place)
     served = ", ".join(str(version.number) for version in inference.versions.served)
     if api_key is None and not ipaddress.ip_address(server.address).is_loopback:
         logger.warning("whoever reaches %s can ask for predictions: set serving.api_key_file", options.host)
     scheme = "https" if options.tls_cert else "http"
-    logger.info("serving %s version %s at %s://%s:%d/", options.name, served, scheme, options.host, options.port)
+    address = f"{scheme}://{options.host}:{options.port}/"
+    logger.info("serving %s version %s at %s, threads: %d", options.name, served, address, threads)
     server.run()
 
 

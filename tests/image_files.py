@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+# What decoding may take at most for each pixel: docs/reliability.md and docs/serving.md promise it.
+MOST_BYTES_PER_PIXEL = 40
+
 
 def picture(width: int = 24, height: int = 16, seed: int = 0) -> np.ndarray:
     """Returns a smooth colour picture, uint8 [height, width, 3], that differs from seed to seed and in all corners."""
@@ -29,6 +32,15 @@ def encoded(pixels: np.ndarray | Image.Image, image_format: str = "PNG", **optio
 def jpeg(pixels: np.ndarray | Image.Image, **options: Any) -> bytes:
     """Returns the picture as a JPEG whose colours are close to the original."""
     return encoded(pixels, "JPEG", **{"quality": 95, "subsampling": 0, **options})
+
+
+def deep_jpeg2000(width: int, height: int) -> bytes:
+    """Returns the kind of file that takes the most memory: transparent JPEG 2000 that claims samples of 31 bits."""
+    content = bytearray(encoded(np.dstack([picture(width, height)] * 2)[..., :4], "JPEG2000", no_jp2=True))
+    # JPEG 2000 (ITU-T T.800), A.5.1: three bytes for each component end the SIZ segment, the first of them its depth.
+    components = content.index(b"\xff\x51") + 40
+    content[components : components + 12 : 3] = bytes([30] * 4)
+    return bytes(content)
 
 
 def png_header(width: int, height: int) -> bytes:

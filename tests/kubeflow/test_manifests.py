@@ -1,12 +1,15 @@
 """The serving manifests, against the schemas of Kubernetes and KServe."""
 
+import itertools
 import shutil
 import subprocess
 
 import pytest
 import yaml
 
+from pipeline.config import load_settings
 from serving.options import ServerOptions
+from tests.image_files import MOST_BYTES_PER_PIXEL
 from tests.kubeflow.api_objects import KINDS, faults
 from tests.kubeflow.kustomize import build
 from tests.kubeflow.pod import REPOSITORY
@@ -58,6 +61,38 @@ def test_all_that_selects_pods_selects_those_of_its_deployment(overlay):
         (rule,) = built["NetworkPolicy", name]["spec"]["ingress"]
         assert {port["port"] for port in rule["ports"]} == ports
         assert built["HorizontalPodAutoscaler", name]["spec"]["scaleTargetRef"]["name"] == name
+
+
+def our_server(overlay):
+    """Returns the container of our server, and the settings that its command line makes."""
+    ((kind, each),) = (
+        (kind, each)
+        for (kind, name), each in objects(overlay).items()
+        if name == "trimline-tflite" and kind in ("Deployment", "InferenceService")
+    )
+    pod = each["spec"]["template"]["spec"] if kind == "Deployment" else each["spec"]["predictor"]
+    (container,) = pod["containers"]
+    words = container["args"]
+    given = [following for word, following in itertools.pairwise(words) if word == "--set"]
+    given += [f"serving.workers={words[words.index('--workers') + 1]}"]
+    return container, load_settings(None, tuple(given)).serving
+
+
+@pytest.mark.parametrize("overlay", [*OVERLAYS, "kserve"])
+def test_our_server_computes_no_more_at_a_time_than_it_asks_processors_for(overlay):
+    container, options = our_server(overlay)
+    assert options.threads is not None, "else it would take the node's"
+    assert options.workers * options.threads <= int(container["resources"]["requests"]["cpu"])
+
+
+@pytest.mark.parametrize("overlay", [*OVERLAYS, "kserve"])
+def test_the_largest_photos_fit_into_our_server_s_memory(overlay):
+    container, options = our_server(overlay)
+    decoding = options.workers * options.threads * options.max_pixels * MOST_BYTES_PER_PIXEL
+    limit = container["resources"]["limits"]["memory"]
+    assert limit.endswith("Gi")
+    # Without photos the server takes some 170 MB (docs/serving.md).
+    assert decoding < int(limit.removesuffix("Gi")) * 2**30 - 512 * 2**20
 
 
 @pytest.mark.parametrize("overlay", [*OVERLAYS, "kserve"])

@@ -257,6 +257,9 @@ def _paths() -> Iterator[tuple[str, str, str, dict[str, Any]]]:
         yield f"version number {version[:40]!r}", "GET", f"{V1}/versions/{version}/metadata", {}
     for path in ("/admin", "/.env", "/docs", "/openapi/v1/completions", "/v2/repository/index", "//", "/%2e%2e/"):
         yield f"path {path}", "GET", path, {}
+    for path in ("/predict/", f"{PREDICT}/", f"{INFER}/", f"{V1}/", f"/v2/models/{MODEL_NAME}/", "/metrics/", "/v2/"):
+        for method in ("GET", "POST"):
+            yield f"slash after {method} {path}", method, path, {"headers": {"host": MARK}}
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND"):
         yield f"method {method}", method, PREDICT, {}
     for top in ("0", "-1", "1e9", MARK, "", "5&top=6", "9" * 5000):

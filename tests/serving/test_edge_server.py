@@ -87,6 +87,12 @@ def test_readiness_tells_when_the_model_hangs(uint8_bundle: Path, tmp_path: Path
         assert running.process.wait(timeout=15) == 1
 
 
+@pytest.mark.parametrize("path", ["/metrics/", f"/v1/models/{MODEL_NAME}/", "/v2/health/ready/"])
+def test_a_slash_too_many_is_an_unknown_address(http: httpx.Client, path: str) -> None:
+    # A redirection would lead to whatever host the client named.
+    assert http.get(path, headers={"host": "elsewhere"}).status_code == 404
+
+
 def test_a_body_beyond_the_limit_is_refused_before_it_is_read(server: RunningServer) -> None:
     head = f"POST {PREDICT} HTTP/1.1\r\nHost: here\r\nContent-Length: 200000000\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:

@@ -1,15 +1,24 @@
 """Decoding of every kind of image that people send, against values computed without Pillow's conversions."""
 
+import base64
 import io
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from edge_images import encode, photo
+from edge_servers import PREDICT, REPOSITORY
 from numpy.typing import NDArray
 from PIL import Image
 
 from serving.errors import ServingError
 from serving.preprocessing import decode_image, to_pixels
+from tests.hostile_photos import scan_bomb
+from tests.image_files import MOST_BYTES_PER_PIXEL, deep_jpeg2000, with_orientation
 
 HEIGHT, WIDTH = 32, 48
 ORIENTATION_TAG = 0x0112
@@ -68,6 +77,12 @@ def test_sixteen_bit_gray_is_scaled(image_format: str) -> None:
     decoded = _decode(encode(Image.fromarray(samples), image_format))
     assert np.abs(decoded - samples[..., np.newaxis] / 257).max() <= 1
     assert (decoded.min(), decoded.max()) == (0, 255)
+
+
+def test_every_level_of_sixteen_bits_is_rounded_to_the_nearest_of_eight() -> None:
+    levels = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
+    gray = _decode(encode(Image.fromarray(levels), "PNG"))[..., 0]
+    np.testing.assert_array_equal(gray, np.rint(levels / 257))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -163,7 +178,7 @@ def test_too_many_pixels_are_refused_before_they_are_decoded() -> None:
 @pytest.mark.parametrize("samples", [np.ones((8, 8), np.float32), np.full((8, 8), -1), np.full((8, 8), 65536)])
 def test_numbers_of_which_none_is_white_are_refused(samples: NDArray[np.generic]) -> None:
     image = Image.fromarray(samples if samples.dtype == np.float32 else samples.astype(np.int32))
-    with pytest.raises(ServingError, match="no value is white"):
+    with pytest.raises(ServingError, match="no defined white"):
         decode_image(encode(image, "TIFF"))
 
 
@@ -177,3 +192,100 @@ def test_pixels_are_squashed_to_a_square(rng: np.random.Generator) -> None:
     pixels = to_pixels(photo(rng, 100, 40), 24)
     assert pixels.shape == (24, 24, 3)
     assert pixels.dtype == np.uint8
+
+
+def _small_pictures(rng: np.random.Generator) -> dict[str, Image.Image]:
+    """Pictures that no conversion changes when they are laid side by side."""
+    rgba = Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 4), dtype=np.uint8))
+    palette = Image.fromarray(rng.integers(0, 3, (HEIGHT, WIDTH), dtype=np.uint8), "P")
+    palette.putpalette([250, 0, 0, 0, 240, 0, 0, 0, 230])
+    palette.info["transparency"] = 1
+    see_through = rgba.convert("RGB")
+    see_through.putpixel((0, 0), (10, 20, 30))
+    see_through.info["transparency"] = (10, 20, 30)
+    deep = Image.fromarray(rng.integers(0, 65_536, (HEIGHT, WIDTH), dtype=np.uint16))
+    others = {mode: rgba.convert("RGB").convert(mode) for mode in ("1", "L")}
+    return {"RGBA": rgba, "LA": rgba.convert("LA"), "P": palette, "RGB": see_through, "I;16": deep, **others}
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "I;16", "1", "L"])
+@pytest.mark.parametrize(("across", "down"), [(12, 23), (6000, 1)])
+def test_large_pictures_are_converted_like_small_ones(
+    rng: np.random.Generator, mode: str, across: int, down: int
+) -> None:
+    small = _small_pictures(rng)[mode]
+    # One row, where a single one is to be long.
+    small = small.crop((0, 0, WIDTH, 1)) if down == 1 else small
+    large = Image.new(mode, (small.width * across, small.height * down))
+    if mode == "P":
+        large.putpalette(small.getpalette())
+    for left in range(0, large.width, small.width):
+        for top in range(0, large.height, small.height):
+            large.paste(small, (left, top))
+    options = {"compress_level": 1, **{key: small.info[key] for key in ("transparency",) if key in small.info}}
+    decoded = _decode(encode(large, "PNG", **options))
+    assert decoded.shape[0] * decoded.shape[1] > 2**18
+    np.testing.assert_array_equal(decoded, np.tile(_decode(encode(small, "PNG", **options)), (down, across, 1)))
+
+
+@pytest.mark.parametrize("way", ["raw", "b64"])
+def test_a_jpeg_of_very_many_scans_is_refused_at_once(http: httpx.Client, way: str) -> None:
+    bomb = scan_bomb(5000)
+    started = time.monotonic()
+    if way == "raw":
+        response = http.post("/predict", content=bomb)
+    else:
+        response = http.post(PREDICT, json={"instances": [{"b64": base64.b64encode(bomb).decode()}]})
+    assert time.monotonic() - started < 1
+    assert response.status_code == 400
+    assert "a JPEG of more than 200 scans" in response.json()["error"]
+
+
+_MEASURE = """
+import re, sys
+from pathlib import Path
+from PIL import Image
+from serving.preprocessing import decode_image
+Image.init()
+def read(field):
+    return int(re.search(field + r":\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+data = Path(sys.argv[1]).read_bytes()
+before = read("VmRSS")
+image = decode_image(data)
+# Not ru_maxrss, in which Linux counts the peak of whoever started this process.
+print((read("VmHWM") - before) / (image.width * image.height))
+"""
+SIDE = 2000
+
+
+def _large(kind: str) -> bytes:
+    deep = np.broadcast_to(np.arange(SIDE, dtype=np.uint16)[:, np.newaxis] * 30, (SIDE, SIDE))
+    rgba = Image.fromarray(np.dstack([(deep >> 8).astype(np.uint8)] * 4))
+    palette = rgba.convert("L").convert("P")
+    makers = {
+        "16-bit gray": lambda: encode(Image.fromarray(deep), "PNG"),
+        "16-bit gray in one row": lambda: encode(Image.fromarray(deep.reshape(1, -1)), "PNG"),
+        "transparent palette": lambda: encode(palette, "PNG", transparency=1),
+        "transparent, turned": lambda: encode(rgba, "PNG", exif=with_orientation(6)),
+        "WebP": lambda: encode(rgba, "WEBP"),
+        "JPEG 2000": lambda: deep_jpeg2000(SIDE, SIDE),
+    }
+    return makers[kind]()
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [
+        ("16-bit gray", 10),
+        ("16-bit gray in one row", 10),
+        ("transparent palette", 10),
+        ("transparent, turned", 12),
+        ("WebP", 24),
+        ("JPEG 2000", MOST_BYTES_PER_PIXEL),
+    ],
+)
+def test_a_pixel_takes_few_bytes_while_it_is_decoded(tmp_path: Path, kind: str, most: int) -> None:
+    (tmp_path / "photo").write_bytes(_large(kind))
+    command = [sys.executable, "-W", "ignore", "-c", _MEASURE, tmp_path / "photo"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < most

@@ -94,17 +94,60 @@ def test_a_saved_model_without_tensorflow_serving_is_explained(saved_model: Path
     assert "no pushed SavedModel in it" in nothing.stderr
 
 
-def test_a_saved_model_goes_to_tensorflow_serving(saved_model: Path, tmp_path: Path) -> None:
-    # TensorFlow Serving is no Python package; what it is called with is all that is ours.
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """A folder with a program that tells what it is called with; TensorFlow Serving is no Python package."""
     program = tmp_path / "tensorflow_model_server"
     program.write_text('#!/bin/sh\nfor argument in "$@"; do echo "$argument"; done\n')
     program.chmod(0o755)
+    return tmp_path
+
+
+def test_a_saved_model_goes_to_tensorflow_serving(saved_model: Path, program: Path) -> None:
     everywhere = ("serve", saved_model, "--saved-model", "--port", "9000")
-    refused = _trimline(*everywhere, path=tmp_path)
+    refused = _trimline(*everywhere, path=program)
     assert refused.returncode == 2
     assert "cannot listen on 127.0.0.1 alone" in refused.stderr
-    done = _trimline(*everywhere, "--host", "0.0.0.0", path=tmp_path)  # noqa: S104
+    times = ("--set", "serving.timeout_s=2.5", "--set", "serving.reload_s=0.2")
+    done = _trimline(*everywhere, "--host", "0.0.0.0", *times, path=program)  # noqa: S104
     assert done.returncode == 0
     base = saved_model.resolve() / "pushed" / "saved_model"
-    expected = ["--rest_api_port=9000", "--port=0", "--model_name=trimline", f"--model_base_path={base}"]
-    assert done.stdout.splitlines() == expected
+    assert done.stdout.splitlines() == [
+        "--rest_api_port=9000",
+        "--port=0",
+        "--model_name=trimline",
+        f"--model_base_path={base}",
+        "--rest_api_timeout_in_ms=2500",
+        "--file_system_poll_wait_seconds=1",
+    ]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("serving.api_key_file=key.txt",),
+        ("serving.tls_cert=cert.pem", "serving.tls_key=key.pem"),
+        ("serving.tls_cert=cert.pem", "serving.tls_key=key.pem", "serving.grpc_port=8500"),
+        ("serving.version=7",),
+        ("serving.version=7", "serving.canary_share=0.1"),
+        ("serving.max_pixels=1000000",),
+    ],
+)
+def test_tensorflow_serving_is_not_asked_for_what_it_cannot_do(
+    saved_model: Path, program: Path, asked: tuple[str, ...]
+) -> None:
+    settings = [word for each in asked for word in ("--set", each)]
+    done = _trimline("serve", saved_model, "--saved-model", "--host", "0.0.0.0", *settings, path=program)  # noqa: S104
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    for each in asked:
+        assert each.partition("=")[0] in done.stderr
+
+
+def test_tensorflow_serving_is_not_started_without_the_key_of_the_environment(
+    saved_model: Path, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIMLINE_API_KEY", "secret-of-the-test")
+    done = _trimline("serve", saved_model, "--saved-model", "--host", "0.0.0.0", path=program)  # noqa: S104
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "$TRIMLINE_API_KEY" in done.stderr
+    assert "secret-of-the-test" not in done.stderr

@@ -71,19 +71,44 @@ def test_workers_whose_models_hang_are_replaced(uint8_bundle: Path, tmp_path: Pa
     assert running.log.read_text().count("killing it") == 2
 
 
+def test_workers_that_ran_out_of_files_accept_again(uint8_bundle: Path, tmp_path: Path, files: list[bytes]) -> None:
+    with run_server(uint8_bundle, tmp_path / "log.txt", workers=2) as running:
+        _wait_for_starts(running, 2)
+        limits = {worker: worker.rlimit(psutil.RLIMIT_NOFILE) for worker in running.workers()}
+        for worker, (_, hard) in limits.items():
+            worker.rlimit(psutil.RLIMIT_NOFILE, (worker.num_fds() + 5, hard))
+        connections = [socket.create_connection(("127.0.0.1", running.port), timeout=10) for _ in range(40)]
+        time.sleep(1)
+        for connection in connections:
+            connection.close()
+        assert {response.status_code for response in _asked_of_all(running, files)} == {200}
+        for worker, limit in limits.items():
+            worker.rlimit(psutil.RLIMIT_NOFILE, limit)
+        counts = _connections_divided(running)
+    assert sum(counts) == 40
+    assert min(counts) >= 14
+    assert running.log.read_text().count("cannot accept connections: Too many open files") == 2
+
+
 def test_connections_are_divided_evenly(uint8_bundle: Path, tmp_path: Path) -> None:
     with run_server(uint8_bundle, tmp_path / "log.txt", workers=2) as running:
         _wait_for_starts(running, 2)
-        connections = [socket.create_connection(("127.0.0.1", running.port), timeout=10) for _ in range(40)]
-        time.sleep(1)
-        counts = [
-            sum(each.status == psutil.CONN_ESTABLISHED for each in worker.connections("inet"))
-            for worker in running.workers()
-        ]
-        for connection in connections:
-            connection.close()
+        counts = _connections_divided(running)
     assert sum(counts) == 40
     assert min(counts) >= 14
+
+
+def _connections_divided(running: RunningServer) -> list[int]:
+    """Connects 40 times, and counts the connections of each worker."""
+    connections = [socket.create_connection(("127.0.0.1", running.port), timeout=10) for _ in range(40)]
+    time.sleep(1)
+    counts = [
+        sum(each.status == psutil.CONN_ESTABLISHED for each in worker.connections("inet"))
+        for worker in running.workers()
+    ]
+    for connection in connections:
+        connection.close()
+    return counts
 
 
 def test_a_model_that_no_worker_can_load_ends_the_server(uint8_bundle: Path, tmp_path: Path) -> None:

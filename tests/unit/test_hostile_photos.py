@@ -16,11 +16,11 @@ import tensorflow as tf
 
 from components.image_example_gen.engine.check import check as check_folder
 from components.image_example_gen.engine.decoding import LoadedImage, Rejected, load_image
-from components.image_example_gen.engine.jpeg_scans import has_more_scans
 from components.image_example_gen.engine.quarantine import printable
 from components.image_example_gen.engine.settings import IngestSettings
+from serving.jpeg_scans import has_more_scans
 from tests.hostile_photos import BASE, MAX_PIXELS, MAX_SIDE, Kind, kinds, scan_bomb, write_kinds
-from tests.image_files import encoded, jpeg, picture, write, write_tree
+from tests.image_files import MOST_BYTES_PER_PIXEL, deep_jpeg2000, encoded, jpeg, picture, write, write_tree
 
 TRIMLINE = Path(sys.executable).with_name("trimline")
 KINDS = kinds()
@@ -182,9 +182,10 @@ def test_memory_is_bounded_by_the_pixels_that_are_allowed(tmp_path: Path) -> Non
     side = 3000
     rgba = np.dstack([picture(side, side), np.full((side, side), 200, np.uint8)])
     deep = np.broadcast_to(np.arange(side, dtype=np.uint16)[:, None], (side, side))
-    for number, content in enumerate((encoded(rgba, compress_level=1), encoded(deep), jpeg(rgba[..., :3]))):
+    large = (encoded(rgba, compress_level=1), encoded(deep), jpeg(rgba[..., :3]), deep_jpeg2000(side, side))
+    for number, content in enumerate(large):
         write(tmp_path / "large" / f"{number}.png", content)
-    assert growth(tmp_path / "large", side * side) < 40 * side * side
+    assert growth(tmp_path / "large", side * side) < MOST_BYTES_PER_PIXEL * side * side
 
 
 def test_scans_are_counted_up_to_the_end_of_the_picture() -> None:

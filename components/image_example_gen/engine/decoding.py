@@ -8,40 +8,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from components.image_example_gen.engine.encoding import StoredFormat, encode, own_bytes_will_do
-from components.image_example_gen.engine.jpeg_scans import has_more_scans
 from components.image_example_gen.engine.likeness import describe
 from components.image_example_gen.engine.quarantine import printable
-from components.image_example_gen.engine.rgb import NoWhiteLevelError, to_rgb
-
-# Pillow can do more, but some of its readers start other programs (EPS) or are meant for other things than photos.
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "PPM", "JPEG2000")
-_NAMES_OF_FORMATS = "JPEG, PNG, GIF, BMP, TIFF, WebP, AVIF, PPM, JPEG 2000"
+from serving.jpeg_scans import TOO_MANY_SCANS, has_more_scans
+from serving.photos import FORMATS, NAMES_OF_FORMATS, NoWhiteLevelError, to_rgb, turn_to_upright
 
 # A file is held in memory as a whole, and a photo of 100 million pixels stays below this even uncompressed.
 _MAX_FILE_BYTES = 512 * 2**20
-
-# Cameras and encoders write a dozen.
-_MOST_SCANS = 200
 
 # Beyond this gap between the decoder's reduced size and the final one, scaling cannot be told from a full-size decode
 # (Pillow's documentation of Image.thumbnail).
 _REDUCING_GAP = 3.0
 
-# The transformations that undo each orientation of the EXIF standard (CIPA DC-008, tag 0x0112).
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-_SWAPPING = frozenset(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
+# Those after which rows are columns.
+_SWAPPING = frozenset(
+    (
+        Image.Transpose.TRANSPOSE,
+        Image.Transpose.ROTATE_270,
+        Image.Transpose.TRANSVERSE,
+        Image.Transpose.ROTATE_90,
+    )
+)
 
 # Without it Pillow knows only its five most common formats until one of them fails.
 Image.init()
@@ -113,8 +103,8 @@ def load_image(source: bytes | Path, max_side: int, max_pixels: int) -> LoadedIm
         return data
     if not data:
         return Rejected("empty file (0 bytes)")
-    if has_more_scans(data, _MOST_SCANS):
-        return Rejected(f"a JPEG of more than {_MOST_SCANS} scans, which would take very long to decode")
+    if has_more_scans(data):
+        return Rejected(TOO_MANY_SCANS)
     try:
         return _load(data, max_side, max_pixels)
     except Exception as error:  # Pillow's readers raise whatever comes to hand.
@@ -122,7 +112,7 @@ def load_image(source: bytes | Path, max_side: int, max_pixels: int) -> LoadedIm
 
 
 def _load(data: bytes, max_side: int, max_pixels: int) -> LoadedImage | Rejected:
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         width, height = image.size
         if width * height > max_pixels:
             return Rejected(f"{width} x {height} pixels, more than data.max_pixels = {max_pixels:,}")
@@ -132,7 +122,7 @@ def _load(data: bytes, max_side: int, max_pixels: int) -> LoadedImage | Rejected
             # Before loading, this lets libjpeg decode at a fraction of the size.
             image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
         image.load()
-        rotation = _UPRIGHT.get(_orientation(image))
+        rotation = turn_to_upright(image)
         plain = not too_large and rotation is None and image.mode in ("RGB", "L")
         rgb = to_rgb(image)
     if too_large:
@@ -155,13 +145,6 @@ def _load(data: bytes, max_side: int, max_pixels: int) -> LoadedImage | Rejected
         likeness=describe(gray),
         sha256=hashlib.sha256(data).hexdigest(),
     )
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # Damaged metadata says nothing about the picture, which has been decoded.
-        return 1
 
 
 def _reason(error: Exception, data: bytes) -> str:
@@ -188,7 +171,7 @@ def _what_it_is(data: bytes) -> str:
         return "SVG drawing, not supported; convert it to PNG"
     if _is_text(data[:512]):
         return "text, not an image"
-    return f"not a readable image: damaged header or unsupported format (supported: {_NAMES_OF_FORMATS})"
+    return f"not a readable image: damaged header or unsupported format (supported: {NAMES_OF_FORMATS})"
 
 
 def _is_text(head: bytes) -> bool:
