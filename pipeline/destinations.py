@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import posixpath
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.atomic_pusher.destination import is_remote, versions
+import tensorflow as tf
+
+from components.atomic_pusher.destination import whole_versions
+from pipeline.paths import absolute
+from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pipeline.config import PipelineSettings
     from pipeline.ledger import Push
@@ -19,23 +22,18 @@ if TYPE_CHECKING:
 def push_directories(settings: PipelineSettings, workspace: Workspace) -> dict[str, str]:
     """Returns where a run pushes to: the directory of versions of each artifact."""
     return {
-        "saved_model": _absolute(settings.push.saved_model_dir or str(workspace.pushed_saved_model)),
-        "tflite": _absolute(settings.push.tflite_dir or str(workspace.pushed_tflite)),
+        "saved_model": absolute(settings.push.saved_model_dir or str(workspace.pushed_saved_model)),
+        "tflite": absolute(settings.push.tflite_dir or str(workspace.pushed_tflite)),
     }
 
 
 def below(destination: str) -> dict[str, str]:
     """Returns the directories of versions below a destination that trimline push was given."""
-    return {name: posixpath.join(_absolute(destination), name) for name in ("saved_model", "tflite")}
-
-
-def _absolute(directory: str) -> str:
-    """Makes a path mean the same from wherever it is read later: it is recorded in the metadata store."""
-    return directory.rstrip("/") if is_remote(directory) else str(Path(directory).expanduser().absolute())
+    return {name: posixpath.join(absolute(destination), name) for name in ("saved_model", "tflite")}
 
 
 def live_pushes(pushes: Sequence[Push], directories: Mapping[str, str]) -> dict[str, Push | None]:
-    """Finds what is live: servers load the highest version.
+    """Finds what is live: servers load the highest version that is whole.
 
     Args:
         pushes: All pushes, oldest first.
@@ -46,7 +44,21 @@ def live_pushes(pushes: Sequence[Push], directories: Mapping[str, str]) -> dict[
     """
     live: dict[str, Push | None] = {}
     for name, directory in directories.items():
-        highest = versions(directory)[-1:]
+        highest = whole_versions(directory)[-1:]
         path = posixpath.join(directory, str(highest[0])) if highest else ""
         live[name] = next((push for push in reversed(pushes) if push.path == path), None)
     return live
+
+
+def require_reachable(directories: Iterable[str]) -> None:
+    """Asks for each directory, so that one that cannot be had is found out before anything is trained.
+
+    Raises:
+        UserError: TensorFlow knows no such file system, or cannot reach it.
+    """
+    for directory in directories:
+        try:
+            tf.io.gfile.exists(directory)
+        except (OSError, tf.errors.OpError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{directory}: nothing can be pushed there: {reason}; check push.*_dir") from None

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,9 +31,16 @@ def full_disk(text: str, workspace: Workspace) -> list[str]:
     sign = next((sign for sign in _SIGNS if sign in text), None)
     if sign is None:
         return []
-    places = [str(workspace.root), tempfile.gettempdir()]
+    places = [str(workspace.root), tempfile.gettempdir(), *_destinations(workspace)]
     where = " or ".join([place for place in places if shutil.disk_usage(place).free < _LITTLE] or places)
     return [
         f"{where}: {sign[0].lower()}{sign[1:]}; make room there, then run the same command again: finished components "
         "and epochs are kept"
     ]
+
+
+def _destinations(workspace: Workspace) -> list[str]:
+    if not workspace.settings_file.exists():
+        return []
+    push = workspace.read_settings().push
+    return [path for path in (push.saved_model_dir, push.tflite_dir) if path and Path(path).is_dir()]

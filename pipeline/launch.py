@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import ml_metadata.errors
 
 from pipeline import child
-from pipeline.metadata import Metadata
+from pipeline.metadata import Metadata, UnreadableStoreError
 from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _ENVIRONMENT = {
 _PREFERENCES = {"TF_ENABLE_ONEDNN_OPTS": "1"} if platform.machine() in ("x86_64", "AMD64") else {}
 _POLL_SECONDS = 0.3
 # What ML Metadata raises in a query, and on opening a database.
-_BUSY = (ml_metadata.errors.StatusError, RuntimeError)
+_BUSY = (ml_metadata.errors.StatusError, UnreadableStoreError)
 _SECONDS_TO_STOP = 10.0
 # What a pipe takes at once.
 _LONGEST_OUTCOME = 65_536
@@ -121,7 +121,7 @@ def run_module(
         left_over.unlink(missing_ok=True)
     alive, held = os.pipe()
     outcome, told = os.pipe()
-    with _closing(held, outcome), _signals_raise(f"stopped; {kept} are kept"), workspace.log_file.open("wb") as log:
+    with _closing(held, outcome), signals_raise(f"stopped; {kept} are kept"), workspace.log_file.open("wb") as log:
         with _closing(alive, told):
             process = subprocess.Popen(
                 [sys.executable, "-m", module, str(workspace.root), *arguments],
@@ -154,8 +154,12 @@ def _closing(*files: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals_raise(message: str) -> Iterator[None]:
-    """Lets the signals that ask a process to end raise Interrupted, so that it takes the run down with it."""
+def signals_raise(message: str) -> Iterator[None]:
+    """Lets the signals that ask a process to end raise Interrupted, so that it can undo or stop what it has begun.
+
+    Args:
+        message: What is kept, for the user.
+    """
 
     def interrupt(number: int, _: object) -> None:
         raise Interrupted(message, number)

@@ -7,6 +7,7 @@ import logging
 import posixpath
 import sys
 import traceback
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from pipeline.config import PipelineSettings
     from pipeline.create_pipeline import Locations
+    from pipeline.metadata import OutputArtifact
 
 
 def run(workspace: Workspace) -> None:
@@ -35,9 +37,11 @@ def run(workspace: Workspace) -> None:
     Args:
         workspace: Its settings file says what to run.
     """
+    from pipeline.destinations import push_directories, require_reachable
     from pipeline.summary import publish_failure, write_summary
 
     settings = workspace.read_settings()
+    require_reachable(push_directories(settings, workspace).values())
     forget_lost_pushes(workspace)
     known = Metadata(workspace.metadata_file).runs() if workspace.metadata_file.exists() else []
     try:
@@ -49,28 +53,38 @@ def run(workspace: Workspace) -> None:
 
 
 def forget_lost_pushes(workspace: Workspace) -> None:
-    """Makes the Pushers push again what has vanished from its destination, or is live there and was changed.
+    """Makes the Pushers push again where the latest push has vanished, or is live and was changed.
 
     TFX takes a push from the cache as long as the Pusher's archive copy exists, whatever the pushed version came to.
-    What trimline push and rollback put somewhere has no archive copy, and no run has to look after it.
+    What trimline push and rollback put somewhere has no archive copy. A rollback that was changed is left to trimline
+    verify: a run would put the release before it in its place.
 
     Args:
         workspace: Output directory.
     """
     if not workspace.metadata_file.exists():
         return
-    for push in Metadata(workspace.metadata_file).pushed_models():
-        path = push.properties.get(properties.DESTINATION, push.uri)
-        archived = push.uri != path and fileio.exists(push.uri)
-        if archived and (not fileio.exists(path) or _was_changed(path, push.properties.get(properties.SHA256))):
-            fileio.rmtree(push.uri)
+    by_directory = defaultdict(list)
+    for push in sorted(Metadata(workspace.metadata_file).pushed_models(), key=lambda push: push.id):
+        if properties.DESTINATION in push.properties:
+            by_directory[posixpath.dirname(push.properties[properties.DESTINATION])].append(push)
+    for pushes in by_directory.values():
+        if _is_lost(pushes[-1]):
+            for archive in {push.uri for push in pushes if _is_archived(push) and fileio.exists(push.uri)}:
+                fileio.rmtree(archive)
 
 
-def _was_changed(path: str, digest: str | None) -> bool:
-    """Tells whether servers load files that were not pushed. Versions that are no longer live serve nobody."""
+def _is_lost(push: OutputArtifact) -> bool:
+    path, digest = push.properties[properties.DESTINATION], push.properties.get(properties.SHA256)
+    if not fileio.exists(path):
+        return True
     base, version = posixpath.split(path)
-    is_live = destination.versions(base)[-1:] == [int(version)]
-    return is_live and digest is not None and destination.tree_digest(path) != digest
+    is_live = not any(other > int(version) for other in destination.whole_versions(base))
+    return is_live and _is_archived(push) and digest is not None and destination.tree_digest(path) != digest
+
+
+def _is_archived(push: OutputArtifact) -> bool:
+    return push.uri != push.properties[properties.DESTINATION]
 
 
 def run_pipeline(settings: PipelineSettings, workspace: Workspace, last_component: str | None = None) -> None:

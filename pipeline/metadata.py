@@ -95,6 +95,10 @@ class OlderStoreError(UserError):
     """A metadata store of an older version of ML Metadata, which must be brought up to date first."""
 
 
+class UnreadableStoreError(UserError):
+    """What is there is no metadata store, or is only just being made."""
+
+
 def open_store(path: Path, *, writable: bool = False, upgrade: bool = False) -> MetadataStore:
     """Opens the SQLite metadata store of an output directory.
 
@@ -105,6 +109,7 @@ def open_store(path: Path, *, writable: bool = False, upgrade: bool = False) -> 
 
     Raises:
         OlderStoreError: It was written by an older version of ML Metadata, and `upgrade` is not set.
+        UnreadableStoreError: It is no metadata store.
         UserError: It was written by a newer one.
     """
     modes = metadata_store_pb2.SqliteMetadataSourceConfig
@@ -123,7 +128,10 @@ def open_store(path: Path, *, writable: bool = False, upgrade: bool = False) -> 
             raise UserError(
                 f"{path}: was written by a newer version of ML Metadata; use a newer Trimline, or another --output"
             ) from None
-        raise
+        raise UnreadableStoreError(
+            f"{path}: cannot be read as a metadata store ({' '.join(str(error).split())}); is a run just beginning "
+            "there, or was one killed? trimline run with this --output mends what can be mended"
+        ) from None
 
 
 def node_name(store: MetadataStore, execution: metadata_store_pb2.Execution) -> str:

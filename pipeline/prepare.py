@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from components.atomic_pusher.uri import is_remote
 from components.image_example_gen.engine.listing import list_images
-from pipeline.config import PipelineSettings, auto_image_size
+from pipeline.config import PipelineSettings, PushSettings, auto_image_size
 from pipeline.digits import write_digits
+from pipeline.paths import absolute
 from trainer_module.consistency import require_consistent
+from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
     from components.image_example_gen.engine.listing import Listing
@@ -28,10 +32,11 @@ def resolve(settings: PipelineSettings, workspace: Workspace) -> PipelineSetting
         workspace: Where the embedded data is written.
 
     Returns:
-        Settings with `data.path` absolute and `data.image_size` a number.
+        Settings with `data.path` and `push.*_dir` absolute, and `data.image_size` a number.
 
     Raises:
-        UserError: If the data folder is unusable, or the input smaller than the network's stride.
+        UserError: If the data folder is unusable, the input smaller than the network's stride, or nothing can be
+            pushed to a `push.*_dir`.
     """
     if settings.data.path is None:
         settings = _with_digits(settings, workspace)
@@ -41,7 +46,29 @@ def resolve(settings: PipelineSettings, workspace: Workspace) -> PipelineSetting
     if size == "auto":
         size = auto_image_size(_typical_side(listing))
     require_consistent(settings.model, settings.trainer, size)
-    return settings.model_copy(update={"data": settings.data.model_copy(update={"path": path, "image_size": size})})
+    data = settings.data.model_copy(update={"path": path, "image_size": size})
+    return settings.model_copy(update={"data": data, "push": _checked(settings.push)})
+
+
+def _checked(push: PushSettings) -> PushSettings:
+    """Makes paths mean the same wherever they are read later, and refuses those that a push could not be written to."""
+    given = {"saved_model_dir": push.saved_model_dir, "tflite_dir": push.tflite_dir}
+    directories = {key: absolute(value) for key, value in given.items() if value}
+    if len(directories) == 2 and len(set(directories.values())) == 1:
+        raise UserError(f"push.saved_model_dir and push.tflite_dir are both {push.tflite_dir}; give each its own")
+    for key, directory in directories.items():
+        if not is_remote(directory):
+            _require_writable(f"push.{key}", Path(directory))
+    return push.model_copy(update=directories)
+
+
+def _require_writable(key: str, directory: Path) -> None:
+    """Looks at what is there of a directory that a push will make; after the training it would be late to find out."""
+    existing = next(each for each in (directory, *directory.parents) if each.exists())
+    if not existing.is_dir():
+        raise UserError(f"{key}={directory}: {existing} is a file; choose another directory")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{key}={directory}: {existing} cannot be written to; choose another, or give access to it")
 
 
 def _with_digits(settings: PipelineSettings, workspace: Workspace) -> PipelineSettings:
@@ -65,6 +92,6 @@ def _shorter_side(path: Path) -> int | None:
     try:
         with Image.open(path) as image:
             return min(image.size)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        # Ingest will quarantine it with its reason.
+    except Exception:
+        # Any: Pillow's readers raise whatever they like on damaged files. Ingest will quarantine it with its reason.
         return None

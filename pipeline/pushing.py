@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from components.atomic_pusher import destination
-from pipeline.destinations import live_pushes, push_directories
+from pipeline.destinations import push_directories
+from pipeline.launch import signals_raise
 from pipeline.ledger import Kind, Ledger, Push, Release
 from trainer_module.errors import UserError
 
@@ -55,7 +56,7 @@ def push(
     pushes = ledger.pushes()
     own = push_directories(workspace.read_settings(), workspace)
     if version is None:
-        chosen = live_pushes(pushes, own)["saved_model"]
+        chosen = _live(pushes, own["saved_model"])
         missing = f"{workspace.root}: no blessed model is live there; run the pipeline until it ends blessed"
     else:
         named = [push for push in pushes if push.version == version]
@@ -87,7 +88,7 @@ def rollback(
     """
     ledger = Ledger(workspace.metadata_file, writable=True)
     here = [push for push in ledger.pushes() if posixpath.dirname(push.path) in directories.values()]
-    live = live_pushes(here, directories)["saved_model"]
+    live = _live(here, directories["saved_model"])
     if live is None or live.release is None:
         raise UserError(
             f"{directories['saved_model']}: nothing that was pushed is live there, so nothing to go back from"
@@ -97,6 +98,20 @@ def rollback(
         wanted = f"version {version} is no earlier release" if version else "no earlier release was pushed"
         raise UserError(f"{directories['saved_model']}: {wanted} there; trimline status lists what was")
     return _publish(ledger, release, directories, "rollback", keep)
+
+
+def _live(pushes: Sequence[Push], directory: str) -> Push | None:
+    """Returns the push that is live; None if there is none, or what is live was not pushed from here.
+
+    A push that was killed before it could be recorded left a version of a known release: it has not happened.
+    """
+    known = {push.sha256 for push in pushes}
+    for version in reversed(destination.whole_versions(directory)):
+        path = posixpath.join(directory, str(version))
+        recorded = next((push for push in reversed(pushes) if push.path == path), None)
+        if recorded or destination.tree_digest(path) not in known:
+            return recorded
+    return None
 
 
 def _earlier(pushes: Sequence[Push], live: Release, version: int | None) -> Release | None:
@@ -112,25 +127,42 @@ def _publish(ledger: Ledger, release: Release, directories: Mapping[str, str], k
     """Publishes both artifacts under one new version, or neither."""
     sources = {name: posixpath.join(uri, _SERVING_FOLDER) for name, uri in release.uris.items()}
     digests = {name: _checked_digest(ledger, release, name, source) for name, source in sources.items()}
+    try:
+        with signals_raise("stopped; nothing was pushed"):
+            paths = _publish_and_record(ledger, release, sources, directories, kind, digests)
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(
+            f"{' and '.join(directories.values())}: cannot be written, nothing was pushed: {_reason(error)}"
+        ) from None
+    for directory in directories.values():
+        destination.prune(directory, keep)
+    return Pushed(paths, release)
+
+
+def _publish_and_record(
+    ledger: Ledger,
+    release: Release,
+    sources: Mapping[str, str],
+    directories: Mapping[str, str],
+    kind: Kind,
+    digests: Mapping[str, str],
+) -> dict[str, str]:
+    """Returns the paths of the new version; whatever stops it on the way, none of it stays there."""
     paths: dict[str, str] = {}
     try:
         version = destination.next_version(*directories.values())
         for name, source in sources.items():
             paths[name] = destination.publish(source, directories[name], version)
-    except (OSError, tf.errors.OpError) as error:
+        now, who = time.time(), destination.who()
+        pushed = {
+            name: Push(name, release, path, version, who, now, kind, digests[name]) for name, path in paths.items()
+        }
+        ledger.record(release, pushed)
+    except BaseException:
         for path in paths.values():
             destination.remove(path)
-        raise UserError(
-            f"{' and '.join(directories.values())}: cannot be written, nothing was pushed: {_reason(error)}"
-        ) from None
-    pushed = {
-        name: Push(name, release, path, version, destination.who(), time.time(), kind, digests[name])
-        for name, path in paths.items()
-    }
-    ledger.record(release, pushed)
-    for directory in directories.values():
-        destination.prune(directory, keep)
-    return Pushed(paths, release)
+        raise
+    return paths
 
 
 def _checked_digest(ledger: Ledger, release: Release, name: str, source: str) -> str:

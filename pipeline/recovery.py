@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ml_metadata.proto import metadata_store_pb2
 
-from pipeline.metadata import OlderStoreError, node_name, open_store
+from pipeline.metadata import OlderStoreError, UnreadableStoreError, node_name, open_store
 from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _open(workspace: Workspace) -> MetadataStore:
         shutil.copy2(file, copy)
         try:
             store = open_store(file, writable=True, upgrade=True)
-        except RuntimeError as error:
+        except UnreadableStoreError as error:
             raise UserError(
                 f"{file}: cannot be brought up to this version of ML Metadata ({error}); it is unchanged in {copy}; "
                 "choose another --output"

@@ -58,11 +58,11 @@ def verify(workspace: Workspace) -> list[Finding]:
     pushes = Ledger(workspace.metadata_file).pushes()
     findings = []
     for name, directory in directories.items():
-        live = destination.versions(directory)[-1:]
-        if not live:
-            findings.append(Finding(f"{name}: a live version", f"{directory}: no version is there"))
+        live = _guarded(f"{name}: a live version", lambda d=directory: _live_version(d, pushes))  # type: ignore[misc]
+        if live.fault:
+            findings.append(live)
             continue
-        path = posixpath.join(directory, str(live[0]))
+        path = live.detail
         findings.append(_guarded(f"{name}: files as pushed", lambda p=path: _check_content(p, pushes)))  # type: ignore[misc]
         checks = _saved_model_checks(path) if name == "saved_model" else _bundle_checks(path, workspace)
         findings += [_guarded(f"{name}: {what}", check) for what, check in checks.items()]
@@ -78,8 +78,19 @@ def _guarded(what: str, check: Callable[[], str]) -> Finding:
         return Finding(what, "", check())
     except (_FaultError, ServingError) as fault:
         return Finding(what, str(fault))
-    except (OSError, ValueError, LookupError, tf.errors.OpError) as error:
+    except Exception as error:
+        # Any: what cannot be checked has failed, whatever the reader of a damaged file raises.
         return Finding(what, f"cannot be checked: {type(error).__name__}: {error}")
+
+
+def _live_version(directory: str, pushes: Sequence[Push]) -> str:
+    """Finds the highest version that is whole, or was when it was recorded and has been changed since."""
+    whole, recorded = destination.whole_versions(directory), {push.path for push in pushes}
+    for version in reversed(destination.versions(directory)):
+        path = posixpath.join(directory, str(version))
+        if version in whole or path in recorded:
+            return path
+    raise _FaultError(f"{directory}: no version is there")
 
 
 def _check_content(path: str, pushes: Sequence[Push]) -> str:
@@ -134,7 +145,8 @@ def _bundle_checks(path: str, workspace: Workspace) -> dict[str, Callable[[], st
 def _load(path: str) -> Bundle:
     """Loads a bundle, wherever it lies."""
     with tempfile.TemporaryDirectory() as scratch:
-        local = Path(destination.publish(path, scratch, 1))
+        local = Path(scratch)
+        destination.copy_files(path, scratch)
         try:
             return load_bundle(local)
         except ServingError as error:

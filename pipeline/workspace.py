@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import IO
 
+# Beam, TFX and TensorFlow find the files of artifacts by patterns, and have no way to quote these.
+_PATTERN_CHARACTERS = "[]*?\\"
+
 
 class Workspace:
     """Names the files of one output directory; see the contract in docs/outputs.md."""
@@ -54,8 +57,14 @@ class Workspace:
         """Creates the directories.
 
         Raises:
-            UserError: If the output directory cannot be written.
+            UserError: If the output directory cannot be written, or has a name in which files are not found.
         """
+        special = next((character for character in str(self.root) if character in _PATTERN_CHARACTERS), None)
+        if special:
+            raise UserError(
+                f"{self.root}: the path of the output directory must not have '{special}' in it, which Beam and TFX "
+                "take for a pattern; choose another --output"
+            )
         try:
             for directory in (self.pipeline_root, self.run_summaries, self.log_file.parent):
                 directory.mkdir(parents=True, exist_ok=True)
@@ -92,5 +101,13 @@ class Workspace:
         write_whole(self.settings_file, settings.model_dump_json(indent=2))
 
     def read_settings(self) -> PipelineSettings:
-        """Reads the settings of the latest run."""
-        return PipelineSettings.model_validate_json(self.settings_file.read_text(encoding="utf-8"))
+        """Reads the settings of the latest run.
+
+        Raises:
+            UserError: There are none, or not of this version.
+        """
+        try:
+            return PipelineSettings.model_validate_json(self.settings_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "damaged, or of another version of Trimline"
+            raise UserError(f"{self.settings_file}: {reason}; trimline run with this --output writes it anew") from None

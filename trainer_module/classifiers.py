@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import textwrap
 from pathlib import Path
@@ -12,11 +13,12 @@ import tensorflow as tf
 
 from trainer_module import features
 from trainer_module.errors import GateError
+from trainer_module.machine_faults import machine_fault
 from trainer_module.preprocessing import decode_images
 from trainer_module.tflite import TFLiteClassifier
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 TFLITE_FILE = "model.tflite"
 LABELS_FILE = "labels.txt"
@@ -93,7 +95,7 @@ class BundleClassifier:
 
 
 class CheckedClassifier:
-    """A classifier whose every failure is a reason to refuse it."""
+    """A classifier whose every failure is a reason to refuse it; failures of disk, memory and network are none."""
 
     def __init__(self, name: str, directory: str) -> None:
         """Loads what the directory holds: a .tflite with labels, or else a SavedModel.
@@ -106,10 +108,8 @@ class CheckedClassifier:
             GateError: It cannot be loaded, or its labels are not distinct names.
         """
         self._name = name
-        try:
-            self._classifier = _load(directory)
-        except Exception as error:
-            raise GateError(f"the {name} cannot be loaded: {_one_line(error)}") from error
+        with _local(directory) as local, _failing_as_reason(f"the {name} cannot be loaded"):
+            self._classifier = _load(local)
         self.class_names = self._classifier.class_names
         if len(set(self.class_names)) < len(self.class_names) or not all(self.class_names):
             raise GateError(f"the {name} has labels that are empty or occur twice")
@@ -126,10 +126,8 @@ class CheckedClassifier:
         Raises:
             GateError: The model fails, or what it answers is not one probability distribution over its labels a photo.
         """
-        try:
+        with _failing_as_reason(f"the {self._name} fails on test photos"):
             probabilities = self._predict(encoded)
-        except Exception as error:
-            raise GateError(f"the {self._name} fails on test photos: {_one_line(error)}") from error
         shape = (len(encoded), len(self.class_names))
         if probabilities.shape != shape:
             raise GateError(
@@ -146,16 +144,28 @@ class CheckedClassifier:
         return np.concatenate([self._classifier.predict(piece) for piece in pieces])
 
 
-def _load(directory: str) -> Classifier:
+@contextlib.contextmanager
+def _failing_as_reason(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if machine_fault(f"{type(error).__name__}: {error}"):
+            raise
+        raise GateError(f"{what}: {_one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _local(directory: str) -> Iterator[str]:
+    """Yields a local folder with the model, needed until it is loaded: the interpreter reads no object store."""
     if not _is_remote(directory):
-        return _load_local(directory)
-    # The interpreter reads no object store; a SavedModel is all in memory once it is loaded.
+        yield directory
+        return
     with tempfile.TemporaryDirectory() as scratch:
         _download(directory.rstrip("/"), scratch)
-        return _load_local(scratch)
+        yield scratch
 
 
-def _load_local(directory: str) -> Classifier:
+def _load(directory: str) -> Classifier:
     if (Path(directory) / TFLITE_FILE).exists() or (Path(directory) / LABELS_FILE).exists():
         return BundleClassifier(directory)
     return SavedModelClassifier(directory)

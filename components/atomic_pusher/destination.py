@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import getpass
 import hashlib
 import posixpath
+import re
 import socket
 import time
+import uuid
 
 import tensorflow as tf
+
+from components.atomic_pusher.uri import is_remote
 
 # Model servers look only at directories whose name is a number.
 _STAGING_PREFIX = ".staging-"
 _REMOVED_PREFIX = ".removed-"
+_HIDDEN = re.compile(rf"(?:{re.escape(_STAGING_PREFIX)}|{re.escape(_REMOVED_PREFIX)})(\d+)(?:-[0-9a-f]+)?", re.ASCII)
 # Without these no server takes a version for one.
 _LAST_FILES = ("saved_model.pb", "model.json")
+# What is younger may be another run's, which is at work on it.
+_LEFTOVER_SECONDS = 24 * 60 * 60
 
 
 def versions(base: str) -> list[int]:
-    """Returns the versions in a directory in ascending order; none where it does not exist."""
-    if not tf.io.gfile.isdir(base):
-        return []
-    names = (name.rstrip("/") for name in tf.io.gfile.listdir(base))
-    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+    """Returns the numbers that are taken in a directory of versions, in ascending order; none where it does not exist.
+
+    Whoever wants what can be served asks for `whole_versions`.
+    """
+    return sorted(int(name) for name in _names(base) if name.isascii() and name.isdigit())
+
+
+def whole_versions(base: str) -> list[int]:
+    """Returns the versions that servers load, in ascending order.
+
+    Object stores have no rename, so a push that was killed there leaves a version without its last file.
+    """
+    return [version for version in versions(base) if _is_whole(posixpath.join(base, str(version)))]
 
 
 def next_version(*bases: str) -> int:
@@ -40,7 +57,7 @@ def newest(base: str, digest: str) -> str | None:
         base: Directory of versions.
         digest: The content's `tree_digest`.
     """
-    for version in versions(base)[-1:]:
+    for version in whole_versions(base)[-1:]:
         target = posixpath.join(base, str(version))
         if tree_digest(target) == digest:
             return target
@@ -51,7 +68,7 @@ def publish(source: str, base: str, version: int) -> str:
     """Copies a model to a directory of versions; whoever watches it sees the whole version or none.
 
     Local and network file systems have a rename that is atomic. Object stores have none: there the file without which
-    no server loads the version is copied last.
+    no server loads the version is copied last. What kills have left there before is removed first.
 
     Args:
         source: Directory with the exported model.
@@ -62,34 +79,53 @@ def publish(source: str, base: str, version: int) -> str:
         The version's directory.
 
     Raises:
-        RuntimeError: There is nothing to copy.
+        RuntimeError: There is nothing to copy that a server would load.
         FileExistsError: The version exists.
-        OSError, tf.errors.OpError: The destination cannot be written; nothing of the version is left there.
+        OSError, tf.errors.OpError: The destination cannot be written, or has other bytes than the source afterwards;
+            nothing of the version is left there.
     """
-    files = _files(source)
-    if not files:
+    if not _is_whole(source):
         # TFX's Pusher would report success all the same.
-        raise RuntimeError("the model's artifact holds no files; nothing was pushed")
+        raise RuntimeError(
+            f"{source}: holds no files that a server loads ({' or '.join(_LAST_FILES)}); nothing was pushed"
+        )
     target = posixpath.join(base, str(version))
     if tf.io.gfile.exists(target):
         raise FileExistsError(f"{target} exists already")
-    written = target if is_remote(base) else posixpath.join(base, f"{_STAGING_PREFIX}{version}")
+    _remove_leftovers(base)
+    written = target if is_remote(base) else posixpath.join(base, _hidden_name(_STAGING_PREFIX))
     try:
-        for name in sorted(files, key=lambda name: (name in _LAST_FILES, name)):
-            copy = posixpath.join(written, name)
-            tf.io.gfile.makedirs(posixpath.dirname(copy))
-            tf.io.gfile.copy(posixpath.join(source, name), copy, overwrite=True)
+        copy_files(source, written)
         if written != target:
             tf.io.gfile.rename(written, target)
     except BaseException:
         if tf.io.gfile.exists(written):
-            tf.io.gfile.rmtree(written)
+            _remove_tree(written)
         raise
     return target
 
 
+def copy_files(source: str, target: str) -> None:
+    """Copies the files of a directory, those last without which no server loads a version.
+
+    Args:
+        source: Directory to copy.
+        target: Directory, made if need be.
+
+    Raises:
+        OSError, tf.errors.OpError: The copy cannot be written, or is not what was to be copied.
+    """
+    for name in sorted(_files(source), key=lambda name: (name in _LAST_FILES, name)):
+        original, copy = posixpath.join(source, name), posixpath.join(target, name)
+        tf.io.gfile.makedirs(posixpath.dirname(copy))
+        tf.io.gfile.copy(original, copy, overwrite=True)
+        # One by one, so that the last file is never seen beside one that is not what it should be.
+        if _file_digest(copy) != _file_digest(original):
+            raise OSError(errno.EIO, "the copy is not what was to be copied", copy)
+
+
 def prune(base: str, keep: int | None) -> list[int]:
-    """Removes all but the newest versions.
+    """Removes all but the newest versions that servers load; `publish` sees to those that they do not.
 
     Args:
         base: Directory of versions.
@@ -98,7 +134,7 @@ def prune(base: str, keep: int | None) -> list[int]:
     Returns:
         The versions that were removed.
     """
-    removed = versions(base)[:-keep] if keep else []
+    removed = whole_versions(base)[:-keep] if keep else []
     for version in removed:
         remove(posixpath.join(base, str(version)))
     return removed
@@ -108,24 +144,50 @@ def remove(directory: str) -> None:
     """Removes a version; where there is a rename, it goes as a whole."""
     doomed = directory
     if not is_remote(directory):
-        base, name = posixpath.split(directory)
-        doomed = posixpath.join(base, f"{_REMOVED_PREFIX}{name}")
-        tf.io.gfile.rename(directory, doomed, overwrite=True)
-    tf.io.gfile.rmtree(doomed)
+        doomed = posixpath.join(posixpath.dirname(directory), _hidden_name(_REMOVED_PREFIX))
+        tf.io.gfile.rename(directory, doomed)
+    _remove_tree(doomed)
+
+
+def _remove_tree(directory: str) -> None:
+    """Removes a directory; first that without which nobody takes what a kill leaves of it for a version."""
+    for path in (posixpath.join(directory, name) for name in _LAST_FILES):
+        if tf.io.gfile.exists(path):
+            tf.io.gfile.remove(path)
+    tf.io.gfile.rmtree(directory)
+
+
+def _remove_leftovers(base: str) -> None:
+    """Removes what killed pushes and removals left there; the number in its name is when it was begun."""
+    begun = {name: int(match[1]) for name in _names(base) if (match := _HIDDEN.fullmatch(name))}
+    if is_remote(base):
+        # Elsewhere a version appears whole, so what is not is nothing of ours.
+        whole = whole_versions(base)
+        begun |= {str(version): version for version in versions(base) if version not in whole}
+    for name, at in begun.items():
+        if at < time.time() - _LEFTOVER_SECONDS:
+            # No reason not to push: it may be another user's, and a run beside this one may remove it too.
+            with contextlib.suppress(OSError, tf.errors.OpError):
+                tf.io.gfile.rmtree(posixpath.join(base, name))
+
+
+def _hidden_name(prefix: str) -> str:
+    """Returns a name that no server takes for a version and no other run has."""
+    return f"{prefix}{int(time.time())}-{uuid.uuid4().hex}"
+
+
+def _is_whole(directory: str) -> bool:
+    return any(tf.io.gfile.exists(posixpath.join(directory, name)) for name in _LAST_FILES)
+
+
+def _names(base: str) -> list[str]:
+    return [name.rstrip("/") for name in tf.io.gfile.listdir(base)] if tf.io.gfile.isdir(base) else []
 
 
 def tree_digest(directory: str) -> str:
     """Returns one hex SHA-256 for all files of a directory: that of the sorted lines that sha256sum would write."""
-    lines = []
-    for name in _files(directory):
-        with tf.io.gfile.GFile(posixpath.join(directory, name), "rb") as stream:
-            lines.append(f"{hashlib.sha256(stream.read()).hexdigest()}  {name}\n")
+    lines = [f"{_file_digest(posixpath.join(directory, name))}  {name}\n" for name in _files(directory)]
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
-
-
-def is_remote(path: str) -> bool:
-    """Tells whether a path is a URI of a file system other than the machine's own."""
-    return "://" in path
 
 
 def who() -> str:
@@ -136,6 +198,11 @@ def who() -> str:
         # A user id without a name, as containers have it.
         user = "unknown"
     return f"{user}@{socket.gethostname()}"
+
+
+def _file_digest(path: str) -> str:
+    with tf.io.gfile.GFile(path, "rb") as stream:
+        return hashlib.sha256(stream.read()).hexdigest()
 
 
 def _files(directory: str) -> list[str]:

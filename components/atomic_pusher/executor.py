@@ -43,13 +43,14 @@ class Executor(executor.Executor):
             destination.prune(base, _keep_versions(exec_properties))
 
     def _publish(self, source: str, base: str, pushed_model: types.Artifact) -> None:
-        target = destination.newest(base, destination.tree_digest(source))
+        digest = destination.tree_digest(source)
+        target = destination.newest(base, digest)
         if target is None:
             target = destination.publish(source, base, destination.next_version(base))
         version = posixpath.basename(target)
         self._MarkPushed(pushed_model, pushed_destination=target, pushed_version=version)
         pushed_model.set_string_custom_property(properties.PUSHED_BY, destination.who())
-        pushed_model.set_string_custom_property(properties.SHA256, destination.tree_digest(target))
+        pushed_model.set_string_custom_property(properties.SHA256, digest)
 
 
 def _keep_versions(exec_properties: dict[str, Any]) -> int | None:

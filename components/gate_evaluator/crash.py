@@ -6,12 +6,13 @@ python -m components.gate_evaluator.crash MODEL
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
+
+from components.gate_evaluator.probes import TRIES, run_probe
 
 _SECONDS = 60.0
 _REFUSED = 3
@@ -27,17 +28,16 @@ def crash_reason(model: Path) -> str:
         How the process died or hung, one line; "" if it came to an end, be it that LiteRT refused the model.
 
     Raises:
-        RuntimeError: The model could not be tried, for no fault of its own.
+        RuntimeError, UserError: The model could not be tried, for no fault of its own.
     """
     command = [sys.executable, "-m", "components.gate_evaluator.crash", str(model)]
-    try:
-        finished = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return f"the interpreter did not answer within {_SECONDS:.0f} s"
+    finished = run_probe(command, _SECONDS)
+    if finished is None:
+        return f"the interpreter did not answer within {_SECONDS:.0f} s, {TRIES} times"
     if finished.returncode < 0:
         return f"the interpreter dies of it with {signal.Signals(-finished.returncode).name}"
     if finished.returncode not in (0, _REFUSED):
-        raise RuntimeError(f"{model}: could not be tried: {finished.stderr.decode(errors='replace').strip()}")
+        raise RuntimeError(f"{model}: could not be tried: {finished.stderr.strip()}")
     return ""
 
 

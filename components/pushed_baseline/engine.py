@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import posixpath
 
-from components.atomic_pusher.destination import tree_digest, versions
+from components.atomic_pusher.destination import tree_digest, whole_versions
 
 
 def latest_other(base: str, candidate: str) -> str:
-    """Returns the newest pushed version that is not the candidate itself.
+    """Returns the newest whole version that was pushed and is not the candidate itself.
 
     A repeated run has the candidate of the run before, which is pushed by then: to compare it with itself would say
     nothing, and would change the inputs of the gates, so that the cache no longer answers.
@@ -21,5 +21,5 @@ def latest_other(base: str, candidate: str) -> str:
         The version's directory; "" if there is none.
     """
     own = tree_digest(candidate)
-    directories = (posixpath.join(base, str(version)) for version in reversed(versions(base)))
+    directories = (posixpath.join(base, str(version)) for version in reversed(whole_versions(base)))
     return next((directory for directory in directories if tree_digest(directory) != own), "")

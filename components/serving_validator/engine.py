@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-import errno
 import json
-import os
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,7 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from components.gate_evaluator.probes import TRIES, run_probe
+from trainer_module.machine_faults import machine_fault
+
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Mapping
 
 PROBE = "components.serving_validator.probe"
@@ -44,7 +45,7 @@ def validate(
         Why the model must not ship, one line; "" if nothing speaks against it.
 
     Raises:
-        OSError: The disk is full.
+        OSError, RuntimeError, UserError: It could not be asked, for no fault of its own.
     """
     digests = sorted(expected)
     missing = [digest for digest in digests if digest not in images]
@@ -69,22 +70,13 @@ def _ask(directory: Path, images: list[bytes]) -> tuple[np.ndarray, str]:
         requests, answers = Path(scratch) / "requests.json", Path(scratch) / "answers.json"
         requests.write_text(json.dumps([base64.b64encode(image).decode() for image in images]))
         command = [sys.executable, "-m", PROBE, str(directory), str(requests), str(answers)]
-        try:
-            finished = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_SECONDS,
-                env=os.environ | _ENVIRONMENT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return np.empty(0), f"it did not answer {len(images)} requests within {_SECONDS:.0f} s"
+        finished = run_probe(command, _SECONDS, _ENVIRONMENT)
+        if finished is None:
+            return np.empty(0), f"it did not answer {len(images)} requests within {_SECONDS:.0f} s, {TRIES} times"
         if finished.returncode:
-            if os.strerror(errno.ENOSPC) in finished.stderr:
-                # Not the model's fault, and TFX's cache would keep the verdict.
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), scratch)
+            if fault := machine_fault(finished.stderr):
+                # TFX's cache would keep a verdict.
+                raise RuntimeError(f"{directory.name} could not be asked by a fresh process: {fault}")
             reason = _reason(finished).replace(f"{directory}/", "")
             return np.empty(0), f"a fresh process could not answer with it: {reason}"
         return np.array(json.loads(answers.read_text())), ""

@@ -1,14 +1,16 @@
 """The release before, found in pushed versions, as platforms without resolvers do."""
 
 import pytest
+import tensorflow as tf
 from tfx.types import standard_artifacts
 
 from components.pushed_baseline import properties, spec
+from components.pushed_baseline.engine import latest_other
 from components.pushed_baseline.executor import BaselineModelsExecutor, PushedBaselineExecutor
 
 pytestmark = pytest.mark.component
 
-FILES = {"saved_model": "saved_model.pb", "tflite_model": "model.tflite"}
+FILES = {"saved_model": "saved_model.pb", "tflite_model": "model.json"}
 
 
 def _artifact(kind, path):
@@ -63,6 +65,17 @@ def test_a_candidate_that_alone_was_pushed_has_none(tmp_path):
     # Half of a push: each artifact is compared with what was pushed of it.
     _push(tmp_path, "tflite_model", 6, "b")
     assert _look_up(tmp_path, "a") == ["", f"{tmp_path}/pushed/tflite_model/6"]
+
+
+def test_a_push_that_was_killed_on_an_object_store_is_no_baseline(tmp_path):
+    base = f"ram://{tmp_path.name}"
+    for name in ("5/model.json", "5/model.tflite", "6/model.tflite"):
+        tf.io.gfile.makedirs(f"{base}/{name[0]}")
+        with tf.io.gfile.GFile(f"{base}/{name}", "w") as stream:
+            stream.write("pushed")
+    (tmp_path / "candidate").mkdir()
+    (tmp_path / "candidate" / "model.tflite").write_text("new")
+    assert latest_other(base, str(tmp_path / "candidate")) == f"{base}/5"
 
 
 def test_versions_become_models_and_none_an_artifact_that_says_so(tmp_path):

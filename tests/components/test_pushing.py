@@ -1,5 +1,9 @@
 """trimline push and rollback over a real metadata store, with versions that the real Pusher made."""
 
+import errno
+import io
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -7,18 +11,22 @@ import pytest
 import tensorflow as tf
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2 as mlmd
+from rich.console import Console
 from tfx.proto import pusher_pb2
 from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
 from components.atomic_pusher import destination
 from components.atomic_pusher.executor import Executor as PusherExecutor
-from pipeline.config import PipelineSettings
+from pipeline.config import PipelineSettings, PushSettings
 from pipeline.destinations import below, live_pushes, push_directories
+from pipeline.launch import Interrupted
 from pipeline.ledger import Ledger
 from pipeline.local_runner import forget_lost_pushes
+from pipeline.local_runner import run as run_locally
 from pipeline.pushing import push, rollback
 from pipeline.status import push_table, pushes
+from pipeline.verification import verify
 from pipeline.workspace import Workspace
 from trainer_module.errors import UserError
 
@@ -226,32 +234,132 @@ def test_the_table_says_what_is_live_and_what_is_gone(run, tmp_path):
     assert states == ["removed"] * 4 + ["there"] * 2 + ["live"] * 2
 
 
+def test_the_table_keeps_what_it_is_for_in_80_columns(run):
+    rows = [row | {"by": f"somebody@{'h' * 30}"} for row in pushes(run.workspace.metadata_file)]
+    console = Console(file=io.StringIO(), width=80)
+    console.print(push_table(rows, run.workspace.root))
+    lines = console.file.getvalue().splitlines()
+    assert max(len(line) for line in lines) <= 80
+    for row in rows:
+        (line,) = (line for line in lines if f"{row['version']} " in line and f"pushed/{row['artifact']}" in line)
+        assert f" {row['state']} " in line
+    assert sum(" live " in line for line in lines) == 2
+
+
+SAVED_MODEL_ARCHIVES = {f"{release}/saved_model-archive" for release in ("first", "second", "third")}
+
+
+def _archives(run):
+    root = run.workspace.pipeline_root
+    return {path.relative_to(root).as_posix() for path in root.glob("*/*-archive")}
+
+
 def test_a_run_looks_after_its_own_pushes_only(run, tmp_path):
     there = tmp_path / "there"
     push(run.workspace, below(str(there)))
     forget_lost_pushes(run.workspace)
-    archives = sorted(run.workspace.pipeline_root.glob("*/*-archive"))
-    assert len(archives) == 6
+    assert len(_archives(run)) == 6
     live = live_pushes(Ledger(run.workspace.metadata_file).pushes(), run.directories)["tflite"]
     destination.remove(live.path)
     destination.remove(f"{there}/tflite/{destination.versions(str(there / 'tflite'))[-1]}")
     forget_lost_pushes(run.workspace)
-    assert len(sorted(run.workspace.pipeline_root.glob("*/*-archive"))) == 5
+    assert _archives(run) == SAVED_MODEL_ARCHIVES
 
 
 def test_what_is_live_and_was_changed_is_pushed_again(run):
-    older, live = (
-        Path(run.directories["tflite"], str(version))
-        for version in destination.versions(run.directories["tflite"])[-2:]
-    )
+    versions = destination.versions(run.directories["tflite"])
+    older, live = (Path(run.directories["tflite"], str(version)) for version in versions[-2:])
     (older / FILES["tflite"]).write_text("forged, but live no more")
     forget_lost_pushes(run.workspace)
-    assert len(list(run.workspace.pipeline_root.glob("*/*-archive"))) == 6
+    assert len(_archives(run)) == 6
     (live / FILES["tflite"]).write_text("forged")
     forget_lost_pushes(run.workspace)
-    left = {
-        path.relative_to(run.workspace.pipeline_root).as_posix()
-        for path in run.workspace.pipeline_root.glob("*/*-archive")
-    }
-    assert len(left) == 5
-    assert "third/tflite-archive" not in left
+    assert _archives(run) == SAVED_MODEL_ARCHIVES
+
+
+def test_a_run_does_not_undo_a_rollback(run):
+    rollback(run.workspace, run.directories, keep=1)
+    forget_lost_pushes(run.workspace)
+    assert len(_archives(run)) == 6
+    for name, directory in run.directories.items():
+        (Path(directory, str(destination.versions(directory)[-1])) / FILES[name]).write_text("forged")
+    forget_lost_pushes(run.workspace)
+    assert len(_archives(run)) == 6
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), OSError(errno.ENOSPC, "no room")], ids=["Ctrl-C", "full disk"])
+def test_a_rollback_that_is_stopped_between_its_artifacts_has_not_happened(run, monkeypatch, stop):
+    publish = destination.publish
+
+    def stopped(source, base, version):
+        if base == run.directories["tflite"]:
+            raise stop
+        return publish(source, base, version)
+
+    monkeypatch.setattr(destination, "publish", stopped)
+    with pytest.raises((KeyboardInterrupt, UserError)):
+        rollback(run.workspace, run.directories)
+    assert run.live() == _both("third")
+    monkeypatch.undo()
+    rollback(run.workspace, run.directories)
+    assert run.live() == _both("second")
+
+
+def test_a_rollback_that_was_killed_between_its_artifacts_can_be_repeated(run):
+    release = run.workspace.pipeline_root / "second" / "saved_model" / "Format-Serving"
+    base = run.directories["saved_model"]
+    destination.publish(str(release), base, destination.next_version(base))
+    rollback(run.workspace, run.directories)
+    assert run.live() == _both("second")
+
+
+def test_a_push_that_cannot_be_recorded_has_not_happened(run, monkeypatch, tmp_path):
+    def fail(*_):
+        raise RuntimeError("the metadata store is gone")
+
+    monkeypatch.setattr(Ledger, "record", fail)
+    with pytest.raises(RuntimeError, match="is gone"):
+        push(run.workspace, below(str(tmp_path / "there")))
+    assert not any(destination.versions(directory) for directory in below(str(tmp_path / "there")).values())
+
+
+def test_what_is_stopped_by_a_signal_undoes_what_it_began(run, monkeypatch):
+    publish = destination.publish
+
+    def killed(source, base, version):
+        if base == run.directories["tflite"]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return publish(source, base, version)
+
+    monkeypatch.setattr(destination, "publish", killed)
+    with pytest.raises(Interrupted, match="nothing was pushed"):
+        rollback(run.workspace, run.directories)
+    assert run.live() == _both("third")
+
+
+def test_an_empty_live_version_is_a_fault_of_every_check(run):
+    live = Path(run.directories["tflite"], str(destination.versions(run.directories["tflite"])[-1]))
+    (live / FILES["tflite"]).unlink()
+    findings = {finding.what: finding.fault for finding in verify(run.workspace)}
+    assert all(fault for what, fault in findings.items() if what.startswith("tflite: "))
+
+
+def test_half_a_version_is_not_live_but_one_that_was_recorded_and_changed_is_at_fault(run):
+    number = int(time.time()) + 1000
+    for directory in run.directories.values():
+        Path(directory, str(number), "variables").mkdir(parents=True)
+    live = live_pushes(Ledger(run.workspace.metadata_file).pushes(), run.directories)
+    assert all(push is not None for push in live.values())
+    assert {finding.fault for finding in verify(run.workspace) if "files as pushed" in finding.what} == {""}
+    (Path(live["tflite"].path) / FILES["tflite"]).unlink()
+    faults = {finding.what: finding.fault for finding in verify(run.workspace)}
+    assert live["tflite"].path in faults["tflite: files as pushed"]
+
+
+def test_a_file_system_that_tensorflow_does_not_know_is_refused_before_a_run(tmp_path):
+    workspace = Workspace(tmp_path / "out")
+    workspace.prepare()
+    workspace.write_settings(PipelineSettings(push=PushSettings(tflite_dir="nowhere://bucket/models")))
+    with pytest.raises(UserError, match=r"nowhere://bucket/models: nothing can be pushed there: .*nowhere"):
+        run_locally(workspace)
+    assert not workspace.metadata_file.exists()

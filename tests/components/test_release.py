@@ -1,5 +1,7 @@
 """What becomes of a release: the baseline of the next one, and the push."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -67,7 +69,8 @@ def test_the_first_run_has_no_baseline(tmp_path):
 def _push(tmp_path, blessed: bool, base: Path | str, keep: int | None = None, content: bytes = b"bytes"):
     model = _artifact(standard_artifacts.Model, tmp_path / "model")
     (tmp_path / "model" / "Format-Serving").mkdir(exist_ok=True)
-    (tmp_path / "model" / "Format-Serving" / "model.tflite").write_bytes(content)
+    for name in ("model.tflite", "model.json"):
+        (tmp_path / "model" / "Format-Serving" / name).write_bytes(content)
     pushed = _artifact(standard_artifacts.PushedModel, tmp_path / "pushed")
     filesystem = pusher_pb2.PushDestination.Filesystem(base_directory=str(base))
     push_destination = pusher_pb2.PushDestination(filesystem=filesystem)
@@ -113,7 +116,7 @@ def test_versions_rise_even_if_the_clock_does_not(tmp_path):
 
 def test_only_the_newest_versions_stay(tmp_path):
     base = tmp_path / "base"
-    (base / "5").mkdir(parents=True)
+    _write(str(base / "5" / "model.json"), "whole")
     (base / "not-a-version").mkdir()
     pushed = [_push(tmp_path, True, base, keep=2, content=content) for content in (b"1", b"2", b"3")]
     versions = [artifact.get_string_custom_property("pushed_version") for artifact in pushed]
@@ -150,6 +153,94 @@ def test_a_version_appears_whole_or_with_its_last_file_last(tmp_path, monkeypatc
     assert tf.io.gfile.exists(f"{base}/7/saved_model.pb")
     # A server that watched the copying saw nothing, or no saved_model.pb before the last moment.
     assert seen == ([[True, False], [True, False], [True, True]] if remote else [[False, False]] * 3)
+
+
+def _write(path, content):
+    tf.io.gfile.makedirs(os.path.dirname(path))  # noqa: PTH120 (may be remote)
+    with tf.io.gfile.GFile(path, "w") as stream:
+        stream.write(content)
+
+
+def test_a_version_without_its_last_file_counts_for_nothing_but_its_number(tmp_path):
+    base = f"ram://{tmp_path.name}/partial"
+    for version in (4, 5):
+        _write(f"{base}/{version}/model.tflite", "bytes")
+        _write(f"{base}/{version}/model.json", f"{version}")
+    number = int(time.time()) + 1000
+    _write(f"{base}/{number}/model.tflite", "bytes")
+    assert destination.whole_versions(base) == [4, 5]
+    assert destination.next_version(base) == number + 1
+    assert destination.newest(base, destination.tree_digest(f"{base}/5")) == f"{base}/5"
+    assert destination.prune(base, 1) == [4]
+    assert destination.whole_versions(base) == [5]
+
+
+def test_a_removal_that_is_killed_leaves_no_version(tmp_path, monkeypatch):
+    base = f"ram://{tmp_path.name}/removed"
+    for name in ("model.json", "model.tflite"):
+        _write(f"{base}/5/{name}", "bytes")
+
+    def killed(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tf.io.gfile, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        destination.remove(f"{base}/5")
+    assert destination.whole_versions(base) == []
+    assert tf.io.gfile.exists(f"{base}/5/model.tflite")
+
+
+def test_a_push_removes_what_kills_have_left_there_and_is_old(tmp_path):
+    now = int(time.time())
+    old, young = now - 25 * 60 * 60, now - 23 * 60 * 60
+    base = tmp_path / "base"
+    names = [".staging-{}", ".removed-{}", ".staging-{}-0123abcd", ".removed-{}-0123abcd"]
+    for name in names:
+        for at in (old, young):
+            _write(str(base / name.format(at) / "model.tflite"), "half")
+    kept = {".staging-mine", "2024", *(name.format(young) for name in names)}
+    for name in (".staging-mine", "2024"):
+        _write(str(base / name / "notes.txt"), "the user's")
+    version = _push(tmp_path, True, base).get_string_custom_property("pushed_version")
+    assert {path.name for path in base.iterdir()} == {*kept, version}
+
+
+def test_a_push_to_an_object_store_removes_old_versions_that_are_not_whole(tmp_path):
+    now = int(time.time())
+    old, young = now - 25 * 60 * 60, now - 23 * 60 * 60
+    base = f"ram://{tmp_path.name}/leftovers"
+    for version in (old, young):
+        _write(f"{base}/{version}/model.tflite", "half")
+    _write(f"{base}/5/model.json", "whole, however old")
+    version = _push(tmp_path, True, base).get_string_custom_property("pushed_version")
+    assert destination.versions(base) == [5, young, int(version)]
+
+
+@pytest.mark.parametrize("altered", ["a.txt", "saved_model.pb"])
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_copy_that_is_not_what_was_blessed_is_no_version(tmp_path, monkeypatch, remote, altered):
+    source = tmp_path / "source"
+    for name in ("saved_model.pb", "a.txt"):
+        _write(str(source / name), "bytes")
+    base = f"ram://{tmp_path.name}/{altered}" if remote else str(tmp_path / "watched")
+    copy = tf.io.gfile.copy
+
+    def copy_badly(original, target, **options):
+        copy(original, target, **options)
+        if target.endswith(altered):
+            _write(target, "bytfs")
+
+    monkeypatch.setattr(tf.io.gfile, "copy", copy_badly)
+    with pytest.raises(OSError, match="not what was to be copied"):
+        destination.publish(str(source), base, 7)
+    assert tf.io.gfile.listdir(base) == []
+
+
+def test_what_no_server_would_load_is_not_pushed(tmp_path):
+    _write(str(tmp_path / "source" / "model.tflite"), "bytes")
+    with pytest.raises(RuntimeError, match=r"no files that a server loads \(saved_model\.pb or model\.json\)"):
+        destination.publish(str(tmp_path / "source"), str(tmp_path / "base"), 7)
+    assert not (tmp_path / "base").exists()
 
 
 def test_an_unblessed_model_is_not_pushed(tmp_path):

@@ -118,6 +118,45 @@ def test_links_that_lead_astray_are_quarantined_and_the_others_followed(tmp_path
     }
 
 
+def test_links_into_a_folder_that_may_not_be_entered_stop_nothing() -> None:
+    with TemporaryDirectory() as name:
+        root = write_tree(Path(name) / "data", {"a": 1, "b": 1})
+        private = write_tree(Path(name) / "private", {"c": 1})
+        (root / "a" / "more").symlink_to(private / "c")
+        (root / "a" / "one.jpg").symlink_to(private / "c" / "000.jpg")
+        Path(name).chmod(0o755)
+        private.chmod(0o000)
+        with without_privileges():
+            listing = list_images(root)
+    assert [file.path for file in listing.files] == ["a/000.jpg", "b/000.jpg"]
+    assert {item.path: item.reason for item in listing.quarantined} == {
+        "a/more": "symbolic link that cannot be followed (Permission denied)",
+        "a/one.jpg": "symbolic link that cannot be followed (Permission denied)",
+    }
+
+
+def test_a_file_that_vanishes_while_its_folder_is_listed_is_quarantined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_tree(tmp_path, {"a": 2, "b": 1})
+    scandir = os.scandir
+
+    @contextmanager
+    def and_remove(folder: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with scandir(folder) as entries:
+            found = list(entries)
+        if folder.name == "a":
+            (folder / "001.jpg").unlink()
+        yield found
+
+    monkeypatch.setattr(os, "scandir", and_remove)
+    listing = list_images(root)
+    assert [file.path for file in listing.files] == ["a/000.jpg", "b/000.jpg"]
+    ((path, reason),) = [(item.path, item.reason) for item in listing.quarantined]
+    assert path == "a/001.jpg"
+    assert reason.startswith("vanished while the data folder was read")
+
+
 def test_a_pipe_named_like_an_image_does_not_block(tmp_path: Path) -> None:
     write_tree(tmp_path, {"a": 1, "b": 1})
     os.mkfifo(tmp_path / "a" / "pipe.jpg")

@@ -253,16 +253,29 @@ def test_a_class_without_images_to_train_on_stops_the_run(tmp_path: Path) -> Non
 
 def test_too_few_images_for_three_splits_stop_the_run(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "data", {"a": 2, "b": 1})
-    with pytest.raises(UserError, match="no image is left for the test split; at least one class needs three or more"):
+    with pytest.raises(
+        UserError, match="no image is left for the validation split; at least one class needs three or more"
+    ):
         judge(root, tmp_path / "out")
 
 
 def test_a_class_that_is_not_measured_everywhere_is_a_warning(tmp_path: Path) -> None:
-    root = write_tree(tmp_path / "data", {"a": 5, "b": 2})
+    root = write_tree(tmp_path / "data", {"a": 5, "b": 2, "c": 1})
     assert ingest(root, tmp_path / "out")[0].warnings == [
-        "classes without an image in the test split, not measured there: b"
+        "classes without an image in the validation split, not measured there: b, c",
+        "classes without an image in the test split, so that the gates will refuse every release: c; add images of "
+        "these classes, or remove them",
     ]
     judge(root, tmp_path / "out")
+
+
+def test_names_that_are_patterns_elsewhere_are_names_here(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "photos [2024]*?", {"a[b]": 5, "c*?": 5, "c\\d": 5})
+    write(root / "c*?" / "x[1]*.jpg", jpeg(picture(seed=77)))
+    statistics, quarantined = ingest(root, tmp_path / "out")
+    assert not quarantined
+    counts = {name: sum(split.get(name, 0) for split in statistics.splits.values()) for name in ("a[b]", "c*?", "c\\d")}
+    assert counts == {"a[b]": 5, "c*?": 6, "c\\d": 5}
 
 
 def test_files_that_vanish_or_change_while_reading_are_quarantined(tmp_path: Path) -> None:

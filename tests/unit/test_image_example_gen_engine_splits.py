@@ -57,12 +57,30 @@ def test_three_images_of_a_class_are_enough_for_three_splits(tmp_path: Path, fir
 
 
 @pytest.mark.parametrize("first", range(0, 100, 10))
-def test_with_fewer_images_train_comes_first(tmp_path: Path, first: int) -> None:
+def test_with_fewer_images_train_comes_first_and_then_test(tmp_path: Path, first: int) -> None:
     write_tree(tmp_path, {"one": 1, "two": 2}, 8, 8, first)
     splits = splits_by_class(tmp_path, IngestSettings())
     assert splits["one"] == ["train"]
-    assert len(set(splits["two"])) == 2
-    assert "train" in splits["two"]
+    assert set(splits["two"]) == {"train", "test"}
+
+
+@pytest.mark.parametrize("first", range(0, 100, 10))
+def test_a_split_that_the_user_has_made_leaves_the_second_image_to_the_other(tmp_path: Path, first: int) -> None:
+    write_tree(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1, "test/b": 1}, 8, 8, first)
+    for splits in splits_by_class(tmp_path, IngestSettings()).values():
+        assert sorted(splits[1:]) == ["train", "validation"]
+
+
+def test_a_class_that_fills_every_split_gives_what_it_always_gave(tmp_path: Path) -> None:
+    found = []
+    for first in range(0, 80, 4):
+        root = write_tree(tmp_path / str(first), {"a": 4, "b": 3}, 8, 8, first)
+        splits = splits_by_class(root, IngestSettings(validation_fraction=0.3, test_fraction=0.1))
+        found.append("".join(split[1] for split in splits["a"]))
+    # The second letters of tRain, vAlidation and tEst, of 20 classes.
+    assert " ".join(found) == (
+        "arer aare arre erra arer arer aare erar raer rera reaa erar aerr raae earr rear raer rare erar arer"
+    )
 
 
 def test_unreadable_files_do_not_count(tmp_path: Path) -> None:

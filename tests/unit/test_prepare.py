@@ -60,8 +60,36 @@ def test_a_relative_path_becomes_absolute(tmp_path, monkeypatch):
     assert resolve(load_settings(None, ("data.path=photos",)), Workspace(tmp_path)).data.path == tmp_path / "photos"
 
 
+def test_relative_destinations_become_absolute(tmp_path, monkeypatch):
+    photos = _photos(tmp_path / "photos", [20])
+    monkeypatch.chdir(tmp_path)
+    given = (f"data.path={photos}", "push.tflite_dir=served/tflite", "push.saved_model_dir=gs://bucket/models")
+    push = resolve(load_settings(None, given), Workspace(tmp_path)).push
+    assert push.tflite_dir == str(tmp_path / "served" / "tflite")
+    assert push.saved_model_dir == "gs://bucket/models"
+
+
+@pytest.mark.parametrize("key", ["push.saved_model_dir", "push.tflite_dir"])
+def test_a_destination_below_a_file_is_refused_before_anything_runs(tmp_path, key):
+    (tmp_path / "file").write_text("mine")
+    given = load_settings(None, (f"{key}={tmp_path}/file/models",))
+    with pytest.raises(UserError, match=rf"{key}=.*/file/models: .*/file is a file"):
+        resolve(given, Workspace(tmp_path / "out"))
+
+
+def test_one_destination_for_both_artifacts_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = load_settings(None, ("push.saved_model_dir=models", f"push.tflite_dir={tmp_path}/models/"))
+    with pytest.raises(UserError, match="give each its own"):
+        resolve(given, Workspace(tmp_path / "out"))
+
+
 def test_photos_that_cannot_be_opened_do_not_decide(tmp_path):
     photos = _photos(tmp_path / "photos", [40])
+    Image.new("RGB", (90, 90)).save(photos / "cat" / "item.avif")
+    whole = (photos / "cat" / "item.avif").read_bytes()
+    # Without the item that it points to, Pillow's reader raises RuntimeError.
+    (photos / "cat" / "item.avif").write_bytes(whole.replace(b"iloc", b"ilok"))
     for index in range(5):
         (photos / "cat" / f"bad{index}.jpg").write_bytes(b"no image")
     assert resolve(load_settings(None, (f"data.path={photos}",)), Workspace(tmp_path)).data.image_size == 40
@@ -75,5 +103,5 @@ def test_a_folder_without_classes_is_refused(tmp_path):
 def test_an_input_smaller_than_the_networks_stride_is_refused_before_anything_runs(tmp_path):
     photos = _photos(tmp_path / "photos", [20])
     settings = load_settings(None, (f"data.path={photos}", "data.image_size=8", "model.architecture=pooling"))
-    with pytest.raises(UserError, match=r"data\.image_size=8 .* stride 16 .* pooling"):
+    with pytest.raises(UserError, match=r"data\.image_size=8 .* stride 16 .*pooling"):
         resolve(settings, Workspace(tmp_path))

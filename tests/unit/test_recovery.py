@@ -12,6 +12,7 @@ import pytest
 from ml_metadata import MetadataStore, metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
+from pipeline.config import PipelineSettings, PushSettings
 from pipeline.disk import full_disk
 from pipeline.metadata import Metadata
 from pipeline.recovery import settle
@@ -160,6 +161,15 @@ def test_an_output_directory_that_is_read_only() -> None:
             pass
 
 
+@pytest.mark.parametrize("character", list("[]*?\\"))
+def test_an_output_directory_in_which_files_would_not_be_found(tmp_path: Path, character: str) -> None:
+    folder = tmp_path / f"out{character}" / "deeper"
+    with pytest.raises(UserError, match="choose another --output") as caught:
+        Workspace(folder).prepare()
+    assert str(caught.value).startswith(f"{folder}: the path of the output directory must not have '{character}' in it")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -178,3 +188,13 @@ def test_a_full_disk_is_no_bug(text: str, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=0) if place == str(tmp_path) else usage)
     assert full_disk(text, Workspace(tmp_path))[0].startswith(f"{tmp_path}: ")
     assert full_disk("ValueError: something else", Workspace(tmp_path)) == []
+
+
+def test_a_full_destination_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    Workspace(tmp_path).write_settings(PipelineSettings(push=PushSettings(tflite_dir=str(there))))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=0) if place == str(there) else usage)
+    (line,) = full_disk("OSError: [Errno 28] No space left on device: 'x'", Workspace(tmp_path))
+    assert line.startswith(f"{there}: ")

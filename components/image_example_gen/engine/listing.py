@@ -204,19 +204,35 @@ def _note(entry: os.DirEntry[str], path: str, root: Path, scan: _Scan) -> bool:
         scan.ignored[_SYSTEM] += 1
     elif entry.is_dir(follow_symlinks=False):
         return True
-    elif entry.is_symlink() and (root / path).is_dir():
-        scan.rejected.append((path, "symbolic link to a folder, not followed"))
+    elif entry.is_symlink() and (fault := _folder_fault(root / path)):
+        scan.rejected.append((path, fault))
     elif not entry.name.lower().endswith(IMAGE_EXTENSIONS):
         scan.ignored[_NO_IMAGE] += 1
     elif entry.is_symlink() and (fault := _link_fault(root, path)):
         scan.rejected.append((path, fault))
     else:
-        status = entry.stat()
-        if stat.S_ISREG(status.st_mode):
-            scan.files.append((path, status.st_size, status.st_mtime_ns))
-        else:
-            scan.rejected.append((path, "a device, pipe or socket, not a regular file"))
+        _note_file(entry, path, scan)
     return False
+
+
+def _note_file(entry: os.DirEntry[str], path: str, scan: _Scan) -> None:
+    try:
+        status = entry.stat()
+    except FileNotFoundError:
+        scan.rejected.append((path, "vanished while the data folder was read; run again when its files are at rest"))
+        return
+    if stat.S_ISREG(status.st_mode):
+        scan.files.append((path, status.st_size, status.st_mtime_ns))
+    else:
+        scan.rejected.append((path, "a device, pipe or socket, not a regular file"))
+
+
+def _folder_fault(link: Path) -> str | None:
+    try:
+        return "symbolic link to a folder, not followed" if link.is_dir() else None
+    except OSError as error:
+        # Perhaps to a folder of photos, which must not go unnoticed.
+        return f"symbolic link that cannot be followed ({_cause(error)})"
 
 
 def _link_fault(root: Path, path: str) -> str | None:

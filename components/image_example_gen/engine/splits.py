@@ -13,6 +13,8 @@ from trainer_module.features import TEST_SPLIT, TRAIN_SPLIT, VALIDATION_SPLIT
 
 # A class so large that hashing leaves one of its splits empty less often than this needs no second look.
 _NEGLIGIBLE = 1e-9
+# In order of need: what has no image to train on stops the run, what has none to test is refused by the gates.
+_NEEDED = (TRAIN_SPLIT, TEST_SPLIT, VALIDATION_SPLIT)
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class SplitRule:
 
     Hashing alone may leave a split of a small class empty. For those classes `moves` overrides the hash: each class
     with at least three distinct readable images has one in each split, by moving the image whose u is nearest to the
-    empty split. Of two images one is for training, the other held out; a single one is for training. An image that lies
-    in two small classes at once is never moved, since that would mend one class and may break the other.
+    empty split. Of two images one is for training, the other for the test, without which the gates refuse a class; a
+    single one is for training. An image that lies in two small classes at once is never moved, since that would mend
+    one class and may break the other.
 
     A split for which the user has a folder takes no part: it holds what is in the folder.
 
@@ -139,17 +142,20 @@ def _moves(
         split: [sha256 for sha256 in group if _is_readable(paths[sha256], settings)] for split, group in members.items()
     }
     moves: dict[str, str] = {}
-    for split in rule.targets:
-        donor = max(members, key=lambda name: len(members[name]))
+    for split in sorted(rule.targets, key=_NEEDED.index):
+        donor = max(members, key=lambda name: (_spare(name, members, split) > 0, len(members[name])))
         movable = [sha256 for sha256 in members[donor] if appearances[sha256] == 1]
-        # Train comes first and may take the last image of another split; the others leave one behind.
-        enough = len(members[donor]) > (0 if split == TRAIN_SPLIT else 1)
-        if not members[split] and movable and enough:
+        if not members[split] and movable and _spare(donor, members, split):
             chosen = min(movable, key=lambda sha256: (rule.distance(sha256, split), sha256))
             members[donor].remove(chosen)
             members[split].append(chosen)
             moves[chosen] = split
     return moves
+
+
+def _spare(donor: str, members: dict[str, list[str]], split: str) -> int:
+    """Returns how many images a split can give: to one that is needed less than it is, not its last."""
+    return len(members[donor]) - (_NEEDED.index(donor) < _NEEDED.index(split))
 
 
 def _is_readable(path: Path, settings: IngestSettings) -> bool:

@@ -1,7 +1,7 @@
 """What was read, in figures, for the whole data folder."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from pydantic import BaseModel
@@ -10,7 +10,7 @@ from components.image_example_gen.engine.duplicates import Leak, Repetitions, Si
 from components.image_example_gen.engine.listing import Overview
 from components.image_example_gen.engine.quarantine import Quarantined, printable
 from components.image_example_gen.engine.shard_summary import Record, ShardSummary
-from trainer_module.features import SPLITS, TRAIN_SPLIT
+from trainer_module.features import SPLITS, TEST_SPLIT, VALIDATION_SPLIT
 
 # Warnings name this many classes or files; the report's other files have them all.
 _NAMED = 5
@@ -185,10 +185,18 @@ def _class_warnings(overview: Overview, splits: dict[str, dict[str, int]]) -> li
         warnings.append(f"classes without a readable image, left out: {_names(lost)}")
     if twins := _twins(surviving):
         warnings.append(f"classes whose names differ in nothing but upper and lower case: {_names(twins)}")
-    for split in SPLITS:
-        missing = sorted(surviving - splits[split].keys())
-        if missing and split != TRAIN_SPLIT:
-            warnings.append(f"classes without an image in the {split} split, not measured there: {_names(missing)}")
+    return [*warnings, *_split_warnings(surviving, splits)]
+
+
+def _split_warnings(surviving: Set[str], splits: dict[str, dict[str, int]]) -> list[str]:
+    warnings = []
+    if missing := sorted(surviving - splits[VALIDATION_SPLIT].keys()):
+        warnings.append(f"classes without an image in the validation split, not measured there: {_names(missing)}")
+    if missing := sorted(surviving - splits[TEST_SPLIT].keys()):
+        warnings.append(
+            "classes without an image in the test split, so that the gates will refuse every release: "
+            f"{_names(missing)}; add images of these classes, or remove them"
+        )
     return warnings
 
 
