@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 
 # The last as shells have it: 130 after Ctrl-C, 143 after SIGTERM.
 DONE, BUG, USER_ERROR, NOT_BLESSED, STOPPED_BY_SIGNAL = 0, 1, 2, 3, 128
+# What a path on the command line or in the settings can come to.
+_OF_PATHS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class _Commands(TyperGroup):
@@ -127,7 +131,7 @@ def run(
     from pipeline.launch import run_to_end
 
     terminal = Terminal(quiet=quiet, verbose=verbose, as_json=as_json)
-    with _prepared(data, output, config, assignments) as (workspace, lock):
+    with _prepared(data, output, config, assignments, pushes=True) as (workspace, lock):
         summary = run_to_end(workspace, terminal, lock)
     terminal.result(summary, _summary_table(summary, workspace.report))
     if not summary["blessed"]:
@@ -158,7 +162,7 @@ def ladder(
     from pipeline.launch import run_module
 
     terminal = Terminal(quiet=quiet, verbose=verbose, as_json=as_json)
-    with _prepared(data, output, config, assignments) as (workspace, lock):
+    with _prepared(data, output, config, assignments, pushes=False) as (workspace, lock):
         workspace.ladder_progress_file.unlink(missing_ok=True)
         with LadderProgress(workspace.ladder_progress_file, terminal.console) as progress:
             poll = terminal.following(workspace.log_file, progress.poll)
@@ -205,14 +209,14 @@ def compress(
     from pipeline.launch import run_module
 
     terminal = Terminal(quiet=quiet, verbose=verbose, as_json=as_json)
-    with (
-        _prepared(data, output, config, assignments) as (workspace, lock),
-        CompressionProgress(workspace, terminal.console) as progress,
-    ):
-        poll = terminal.following(workspace.log_file, progress.poll)
-        kept = "finished components and fine-tunings"
-        flags = [ALLOW_CODE] if allow_code else []
-        run_module("pipeline.compress", workspace, lock, poll, str(model.absolute()), *flags, kept=kept)
+    with _prepared(data, output, config, assignments, pushes=False) as (workspace, lock):
+        # What a killed compression has left is made anew, and must not be shown in place of that.
+        shutil.rmtree(workspace.compressed_partial, ignore_errors=True)
+        with CompressionProgress(workspace, terminal.console) as progress:
+            poll = terminal.following(workspace.log_file, progress.poll)
+            kept = "finished components and fine-tunings"
+            flags = [ALLOW_CODE] if allow_code else []
+            run_module("pipeline.compress", workspace, lock, poll, str(model.absolute()), *flags, kept=kept)
     report = json.loads((workspace.compressed / REPORT_FILE).read_text(encoding="utf-8"))
     dropped = [f"Dropped: {each['name']}: {each['reason']}" for each in report["dropped"]]
     selected = f"Selected: {report['selected']}; written to {workspace.compressed}"
@@ -266,7 +270,7 @@ def serve(
         Path | None,
         typer.Argument(
             metavar="OUT",
-            help="Output directory of a run, or a folder of pushed versions; default: out.",
+            help="Output directory of a run, a folder of pushed versions, or one bundle; default: out.",
             show_default=False,
         ),
     ] = None,
@@ -414,13 +418,19 @@ def main() -> None:
         _complain(str(error))
         sys.exit(USER_ERROR)
     except Interrupted as stop:
-        _complain(f"{stop}; to go on: {shlex.join(['trimline', *sys.argv[1:]])}")
+        # Where the terminal was closed, nobody is there to be told.
+        with contextlib.suppress(OSError):
+            _complain(f"{stop}; to go on: {shlex.join(['trimline', *sys.argv[1:]])}")
         sys.exit(STOPPED_BY_SIGNAL + stop.signal)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno in FULL:
+            advice = "make room there, then run the same command again"
+        elif error.errno in _OF_PATHS and error.filename:
+            advice = "check the path, and who may use it"
+        else:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        _complain(f"{where}{error.strerror}; make room there, then run the same command again")
+        _complain(f"{where}{error.strerror}; {advice}")
         sys.exit(USER_ERROR)
     except RunError as error:
         _complain(str(error))
@@ -429,20 +439,25 @@ def main() -> None:
 
 @contextlib.contextmanager
 def _prepared(
-    data: Path | None, output: Path, config: Path | None, assignments: list[str] | None
+    data: Path | None, output: Path, config: Path | None, assignments: list[str] | None, *, pushes: bool
 ) -> Iterator[tuple[Workspace, IO[str]]]:
-    """Checks settings and data, and makes the output directory ready for a run of its own."""
+    """Checks settings and data, and makes the output directory ready for a run of its own, which pushes or does not."""
     from pipeline.prepare import resolve
     from pipeline.recovery import settle
     from pipeline.workspace import Workspace
 
-    data_assignment = [f"data.path={json.dumps(str(data))}"] if data else []
-    settings = load_settings(config, (*(assignments or ()), *data_assignment))
+    settings = load_settings(config, tuple(assignments or ()))
+    if data:
+        settings = settings.model_copy(update={"data": settings.data.model_copy(update={"path": data})})
     workspace = Workspace(output)
     workspace.prepare()
     with workspace.locked() as lock:
         settle(workspace)
-        workspace.write_settings(resolve(settings, workspace))
+        settings = resolve(settings, workspace)
+        if not pushes and workspace.settings_file.exists():
+            # It says where the runs before have pushed to, which push, rollback and verify go by.
+            settings = settings.model_copy(update={"push": workspace.read_settings().push})
+        workspace.write_settings(settings)
         yield workspace, lock
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from pipeline.status_line import StatusLine
 from trainer_module.progress import COMPRESSION
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from pipeline.workspace import Workspace
@@ -36,11 +39,10 @@ class CompressionProgress(StatusLine):
 
     def poll(self) -> None:
         """Shows what is new."""
-        files = sorted(self._directory.glob("*.tflite"), key=lambda path: path.stat().st_mtime)
-        for path in files:
-            if path.stem not in self._shown:
-                self._shown.add(path.stem)
-                self._console.print(f"{path.stem}: {path.stat().st_size:,} bytes", highlight=False)
+        for _, name, size in _variants(self._directory):
+            if name not in self._shown:
+                self._shown.add(name)
+                self._console.print(f"{name}: {size:,} bytes", highlight=False)
         reports = json.loads(self._reports.read_text(encoding="utf-8")) if self._reports.exists() else {}
         if COMPRESSION not in reports:
             return
@@ -48,6 +50,17 @@ class CompressionProgress(StatusLine):
             self._status.update(report_text(reports[COMPRESSION]))
         else:
             self._lines.tell(COMPRESSION, reports[COMPRESSION])
+
+
+def _variants(directory: Path) -> list[tuple[int, str, int]]:
+    """Lists time, name and size of the variants' files, oldest first."""
+    found = []
+    # When all is done, the folder is renamed, maybe at this very moment.
+    with contextlib.suppress(FileNotFoundError):
+        for path in directory.glob("*.tflite"):
+            status = path.stat()
+            found.append((status.st_mtime_ns, path.stem, status.st_size))
+    return sorted(found)
 
 
 def compression_table(report: dict[str, Any]) -> Table:

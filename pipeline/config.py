@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from components.compression.settings import CompressionSettings
 from components.image_example_gen.engine.settings import IngestSettings
 from pipeline.kubeflow.settings import KubeflowSettings
+from pipeline.strict_yaml import AmbiguousYAMLError, read_yaml
 from serving.options import ServerOptions
 from trainer_module.errors import UserError
 from trainer_module.settings import AccelerationSettings, ModelSettings, Settings, TrainerSettings, TrainingSettings
@@ -117,7 +118,13 @@ class BeamSettings(Settings):
 class PipelineSettings(Settings):
     """The whole tree."""
 
-    seed: int | None = Field(None, ge=0, lt=2**31, description="Makes the training repeatable, at some cost in speed.")
+    seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**31,
+        description="Makes the training repeatable, at some cost in speed: to the bit with acceleration.mode=manual, "
+        "because auto chooses by timing.",
+    )
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
     trainer: TrainerSettings = TrainerSettings()
@@ -171,9 +178,11 @@ def auto_image_size(side: int) -> int:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        tree = read_yaml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}; check the path given to --config") from None
+    except AmbiguousYAMLError as error:
+        raise UserError(f"{file}: line {error.line}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         first_line = " ".join(str(error).split())
         raise UserError(f"{file}: is not valid YAML: {first_line}") from None
@@ -189,7 +198,9 @@ def _assign(tree: dict[str, Any], assignment: str) -> None:
     if not equals or not key.strip():
         raise UserError(f"--set {assignment}: must look like KEY=VALUE, for example trainer.epochs=10")
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
+    except AmbiguousYAMLError as error:
+        raise UserError(f"--set {assignment}: {error}") from None
     except yaml.YAMLError:
         raise UserError(f"--set {assignment}: the value is not valid YAML; quote it") from None
     *parents, name = key.strip().split(".")

@@ -115,10 +115,19 @@ def check_packages(lock_file: Path = _LOCK_FILE) -> Iterator[Finding]:
         yield Finding("Packages", "fault", f"{len(wrong)} of {len(locked)} differ: {named}", "repeat make setup")
     else:
         yield Finding("Packages", "ok", f"all {len(locked)} are those of {lock_file.name}")
-    if not list(Path(str(importlib.metadata.distribution("tfx").locate_file("tfx/__pycache__"))).glob("*.pyc")):
+    if not _tfx_is_compiled():
         yield Finding(
             "Bytecode", "slow", "TFX is not compiled", f"every start takes 15 s more: python -m compileall {sys.prefix}"
         )
+
+
+def _tfx_is_compiled() -> bool:
+    try:
+        compiled = importlib.metadata.distribution("tfx").locate_file("tfx/__pycache__")
+    except importlib.metadata.PackageNotFoundError:
+        # That it is missing has been said.
+        return True
+    return any(Path(str(compiled)).glob("*.pyc"))
 
 
 def _difference(name: str, version: str) -> str | None:

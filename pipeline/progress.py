@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -63,7 +64,9 @@ class LiveProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stops drawing and leaves the last picture."""
-        self._live.stop()
+        # Where the terminal was closed, that is what ends the run, not that nothing can be drawn there.
+        with contextlib.suppress(OSError):
+            self._live.stop()
 
     def update(self, components: list[ComponentRun], graph: Graph, reports: Mapping[str, Report]) -> None:
         """Draws the graph from top to bottom; what may run side by side is joined by a bracket."""

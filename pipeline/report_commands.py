@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.output_directory import DEFAULT_OUTPUT, OutArgument, OutOption, chosen_output, finished_workspace
 from pipeline.quiet import library_noise_hidden
+from pipeline.terminal import Terminal
 from pipeline.workspace import Workspace
 from trainer_module.errors import UserError
 from trainer_module.files import write_whole
@@ -71,9 +71,8 @@ def compare(
 
     comparison = compare_runs(read_run(first, output), read_run(second, output))
     names = (first, second) if first != second else (f"{first} (first)", f"{second} (second)")
-    for heading, rows in (("", comparison.figures), ("Setting", comparison.settings), ("Class", comparison.classes)):
-        if rows:
-            Console().print(_table(heading, names, rows))
+    parts = (("", comparison.figures), ("Setting", comparison.settings), ("Class", comparison.classes))
+    Terminal().result(None, *(_table(heading, names, rows) for heading, rows in parts if rows))
     file = html or Workspace(Path(second) if Path(second).is_dir() else output).comparison
     _write(file, render_comparison(comparison, names))
     _show(file, show)

@@ -82,10 +82,11 @@ def status_table(rows: list[dict[str, Any]]) -> Table:
 
 def push_table(rows: list[dict[str, Any]], root: Path | None = None) -> Table:
     """Tabulates what `pushes` lists, with the directories that servers watch; those in the root are told from there."""
-    table = Table("Version", "Release", "Pushed", "By", "How", "State")
-    for column in table.columns:
-        column.no_wrap = True
-    table.add_column("Where", overflow="fold", ratio=1)
+    # Without lines, so that 80 columns suffice, which is what a pipe has.
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading, width in (("Version", 0), ("Release", 0), ("Pushed", 10), ("By", 12), ("How", 0), ("State", 0)):
+        table.add_column(heading, no_wrap=not width, overflow="fold", max_width=width or None)
+    table.add_column("Where", overflow="fold")
     for row in rows:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["at"]))
         release = str(row["release"] or "unknown")

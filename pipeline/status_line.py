@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -33,4 +34,6 @@ class StatusLine:
     ) -> None:
         """Stops the status line."""
         if self._console.is_terminal:
-            self._status.stop()
+            # As in `LiveProgress`: the terminal may have been closed.
+            with contextlib.suppress(OSError):
+                self._status.stop()

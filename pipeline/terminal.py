@@ -38,7 +38,8 @@ class Terminal:
         """
         if quiet and verbose:
             raise UserError("--quiet and --verbose: give one of them")
-        self.console = Console(stderr=as_json, quiet=quiet)
+        # Names of classes and paths may look like emoji codes, which `print` leaves alone in texts, not in tables.
+        self.console = Console(stderr=as_json, quiet=quiet, emoji=False)
         self._verbose = verbose
         self._as_json = as_json
 
@@ -75,4 +76,4 @@ class Terminal:
             sys.stdout.write(json.dumps(document, indent=2) + "\n")
             return
         for picture in pictures:
-            self.console.print(picture, emoji=False, highlight=False, markup=False, soft_wrap=isinstance(picture, str))
+            self.console.print(picture, highlight=False, markup=False, soft_wrap=isinstance(picture, str))

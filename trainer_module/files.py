@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,7 +11,14 @@ if TYPE_CHECKING:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file, text as UTF-8, as a whole or not at all: beside it first, then renamed."""
-    temporary = path.with_suffix(".tmp")
+    """Writes a file, text as UTF-8, as a whole or not at all: beside it first, then renamed.
+
+    Raises:
+        OSError: It cannot be written, or is a directory.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    # Hidden, and with the whole name: whoever has a NAME.tmp there keeps it.
+    temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     temporary.replace(path)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from trainer_module.settings import Settings
 
@@ -27,8 +27,14 @@ def _matches(pattern: str, what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _number_as_text(value: Any) -> Any:
+    """Takes `cpu: 2` as Kubernetes does, which YAML reads as a number."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 Quantity = Annotated[
     str,
+    BeforeValidator(_number_as_text),
     _matches(r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?", "an amount as Kubernetes writes it, such as 2, 500m or 8Gi"),
 ]
 Name = Annotated[

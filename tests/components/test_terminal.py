@@ -2,9 +2,11 @@
 
 import functools
 import os
+import pty
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,27 @@ def test_ctrl_c_ends_a_run_cleanly_and_says_how_to_go_on(tmp_path):
     assert after.rindex("\x1b[?25h") > after.rfind("\x1b[?25l")
     # The process that did the work has ended, or it would hold on to the lock.
     with Workspace(out).locked():
+        pass
+
+
+@pytest.mark.component  # Loads TFX.
+def test_closing_the_terminal_ends_a_run_as_a_hang_up_does(tmp_path):
+    workspace = Workspace(tmp_path / "out")
+    process, terminal = pty.fork()
+    if process == 0:
+        # Under nohup it would be ignored.
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        os.execv(TRIMLINE, ["trimline", "run", "--output", str(workspace.root)])  # noqa: S606
+    shown = b""
+    while b"starting" not in shown:
+        shown += os.read(terminal, 1024)
+    while not workspace.log_file.exists():
+        time.sleep(0.05)
+    os.close(terminal)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 129
+    # The process that did the work has ended, or it would hold on to the lock.
+    with workspace.locked():
         pass
 
 

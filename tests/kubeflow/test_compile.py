@@ -59,6 +59,12 @@ def test_the_tasks_their_order_and_what_is_cached_are_as_reviewed(package):
     assert tasks == yaml.safe_load(GOLDEN.read_text())
 
 
+def test_a_directory_is_no_file_to_write_to(tmp_path):
+    result = trimline("kubeflow", "compile", "--output", ".", *assignments(QUICK | ON_KUBEFLOW), cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (2, "trimline: .: cannot be written: Is a directory\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_kubeflows_own_sdk_loads_it(package):
     loaded = components.load_component_from_text(package)
     assert loaded.name == "trimline"

@@ -38,6 +38,13 @@ def test_a_bad_setting_is_one_line_that_names_it(assignment, parts):
     assert [part for part in parts if part not in message] == []
 
 
+@pytest.mark.parametrize(("written", "read"), [("2", "2"), ("0.5", "0.5"), ("500m", "500m"), ("'2'", "2")])
+def test_an_amount_may_be_a_number(written, read):
+    settings = load_settings(None, (f"kubeflow.resources.trainer.cpu={written}",))
+    assert settings.kubeflow.resources.trainer.cpu == read
+
+
+
 @pytest.mark.parametrize(
     "secrets",
     ["[{name: wJalrXUtnFEMI/K7MDENG, mount_path: /s}]", "[{name: store, env: {key: wJalrXUtnFEMI/K7MDENG}}]"],

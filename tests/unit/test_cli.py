@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 import typer
 from PIL import Image
+from typer.testing import CliRunner
 
+from pipeline import launch
 from pipeline.cli import app
+from pipeline.config import PipelineSettings, PushSettings
+from pipeline.workspace import Workspace
+from trainer_module.errors import UserError
 
 TRIMLINE = Path(sys.executable).with_name("trimline")
 
@@ -63,6 +68,48 @@ def test_a_single_class(tmp_path):
     assert "cat" in line
 
 
+def test_names_that_need_more_than_two_bytes(tmp_path):
+    (tmp_path / "📷 photos").mkdir()
+    assert "📷 photos" in _refused("run", "--data", tmp_path / "📷 photos", "--output", tmp_path / "out")
+
+
+def test_a_name_that_no_file_can_have(tmp_path):
+    assert "too long" in _refused("status", "--output", tmp_path / ("n" * 300))
+
+
+@pytest.mark.parametrize(
+    "command", [("status", "-o"), ("push", "--to", "there", "-o"), ("rollback", "-o"), ("verify",)], ids=" ".join
+)
+def test_commands_where_the_metadata_store_is_none(tmp_path, command):
+    Workspace(tmp_path).write_settings(PipelineSettings())
+    (tmp_path / "metadata.db").write_bytes(b"no database at all")
+    assert str(tmp_path / "metadata.db") in _refused(*command, tmp_path)
+
+
+def test_status_of_a_run_that_was_killed_at_its_very_start(tmp_path):
+    (tmp_path / "metadata.db").write_bytes(b"")
+    assert str(tmp_path / "metadata.db") in _refused("status", "--output", tmp_path)
+
+
+def test_settings_of_another_version(tmp_path):
+    (tmp_path / "metadata.db").write_bytes(b"")
+    (tmp_path / "settings.json").write_text('{"renamed": 1}')
+    assert str(tmp_path / "settings.json") in _refused("rollback", "--output", tmp_path)
+
+
+@pytest.mark.parametrize("command", [("ladder",), ("compress", "--model", "trained.keras")], ids=lambda words: words[0])
+def test_what_does_not_push_leaves_the_destinations_of_the_runs(tmp_path, monkeypatch, command):
+    def stop(*_, **__):
+        raise UserError("far enough")
+
+    monkeypatch.setattr(launch, "run_module", stop)
+    push = PushSettings(tflite_dir="/srv/tflite", keep_versions=2)
+    Workspace(tmp_path).write_settings(PipelineSettings(push=push))
+    result = CliRunner().invoke(app, [*command, "--output", str(tmp_path)])
+    assert isinstance(result.exception, UserError)
+    assert Workspace(tmp_path).read_settings().push == push
+
+
 def test_a_bad_setting_starts_nothing(tmp_path):
     assert "trainer.epochs" in _refused("run", "--output", tmp_path / "out", "--set", "trainer.epochs=0")
     assert not (tmp_path / "out").exists()
@@ -72,6 +119,13 @@ def test_an_output_that_is_a_file(tmp_path):
     (tmp_path / "out").write_text("mine")
     assert "--output" in _refused("run", "--output", tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_an_output_whose_files_would_not_be_found(tmp_path):
+    line = _refused("run", "--output", tmp_path / "out [2]" / "deeper")
+    assert f"{tmp_path}/out [2]/deeper: " in line
+    assert "'['" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_predict_before_any_run(tmp_path):

@@ -1,6 +1,9 @@
 """trimline compare: two summaries side by side."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -10,6 +13,8 @@ from pipeline.report.comparison import compare, read_run
 from pipeline.workspace import Workspace
 from tests.run_summaries import failed, summary
 from trainer_module.errors import UserError
+
+TRIMLINE = Path(sys.executable).with_name("trimline")
 
 
 @pytest.fixture
@@ -76,3 +81,23 @@ def test_the_command_prints_tables_and_writes_the_page(output):
     page = (output / "report" / "comparison.html").read_text()
     assert "+5.00 points" in page
     assert '<script type="application/json" data-chart="chart-variants">' in page
+
+
+def test_names_of_classes_are_printed_as_they_are(output):
+    names = ["[/x]", "a [b]", ":cat:"]
+    for run, accuracy in (("run-3", 0.5), ("run-4", 0.75)):
+        content = summary(names) | {"run": run}
+        shipped = content["shipped"] | {"class_accuracy": dict.fromkeys(names, accuracy)}
+        (output / "report" / "runs" / f"{run}.json").write_text(json.dumps(content | {"shipped": shipped}))
+    answer = CliRunner().invoke(app, ["compare", "run-3", "run-4", "--output", str(output)])
+    assert answer.exit_code == 0, answer.output
+    lines = answer.stdout.splitlines()
+    for name in names:
+        assert any(line.startswith(f"{name} ") and "+25.00 points" in line for line in lines), answer.stdout
+
+
+def test_a_page_that_is_a_directory_is_refused_by_name(output):
+    command = [TRIMLINE, "compare", "run-1", "run-2", "--output", output, "--html", "."]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=output)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr == "trimline: .: cannot be written: Is a directory; choose another --html\n"

@@ -44,6 +44,9 @@ def test_an_assignment_changes_one_group_also_where_an_anchor_of_the_file_stands
         ("=3", ["--set =3", "KEY=VALUE"]),
         ("seed=-1", ["seed = -1"]),
         ("seed=[", ["--set seed=[", "not valid YAML"]),
+        ("trainer={epochs: 3, epochs: 4}", ["--set trainer={", "epochs is given a second time"]),
+        ("trainer={yes: 4}", ["--set trainer={", "the key 'yes'", "bool", "quote it"]),
+        ("kubeflow.experiment=2026-02-30", ["--set kubeflow.experiment=2026-02-30", "out of range", "quote it"]),
         ("gate.max_class_drop=2", ["gate.max_class_drop = 2", "0 to 1"]),
         ("gate.min_examples_per_slice=0", ["gate.min_examples_per_slice = 0", "at least 1"]),
         ("push.keep_versions=0", ["push.keep_versions = 0", "at least 1"]),
@@ -60,7 +63,15 @@ def test_a_bad_setting_names_itself_and_what_is_valid(assignment, parts):
 
 @pytest.mark.parametrize(
     ("content", "part"),
-    [(b"trainer: [", "not valid YAML"), (b"- 1", "must hold settings"), (b"\xff\xfe\x00", "not valid YAML")],
+    [
+        (b"trainer: [", "not valid YAML"),
+        (b"- 1", "must hold settings"),
+        (b"\xff\xfe\x00", "not valid YAML"),
+        (b"trainer:\n  epochs: 3\nseed: 1\ntrainer:\n  width: 2\n", "line 4: trainer is given a second time"),
+        (b"trainer:\n  epochs: 3\n  'epochs': 3\n", "line 3: epochs is given a second time"),
+        (b"seed: 1\ntrue: 1\n", "line 2: .* the key 'true' as bool"),
+        (b"kubeflow:\n  experiment: 2026-02-30\n", "line 2: '2026-02-30' cannot be read: day is out of range"),
+    ],
 )
 def test_a_bad_file_is_named(tmp_path, content, part):
     file = tmp_path / "settings.yaml"
@@ -69,6 +80,16 @@ def test_a_bad_file_is_named(tmp_path, content, part):
         load_settings(file)
     assert str(caught.value).startswith(str(file))
     assert "\n" not in str(caught.value)
+
+
+def test_what_an_anchor_brings_may_be_replaced(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text(
+        "kubeflow: {resources: {trainer: &gpu {gpu: 1, cpu: '2'}, compression: &more {<<: *gpu, gpu: 3}, "
+        "push: {<<: *more, cpu: '4'}}}\n"
+    )
+    resources = load_settings(file).kubeflow.resources
+    assert (resources.compression.gpu, resources.push.gpu, resources.push.cpu) == (3, 3, "4")
 
 
 def test_a_missing_file_is_named(tmp_path):

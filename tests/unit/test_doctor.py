@@ -1,5 +1,6 @@
 """`trimline doctor`, on this machine and on limits that other machines have."""
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -88,6 +89,17 @@ def test_packages_are_compared_with_the_lock(tmp_path):
     (finding,) = [finding for finding in doctor.check_packages(lock) if finding.what == "Packages"]
     assert finding.verdict == "fault"
     assert f"2 of 2 differ: psutil is {psutil.__version__}, not 0.0.1; not-there-at-all 3.0 is missing" in finding.found
+
+
+def test_that_tfx_is_missing_is_said(tmp_path, monkeypatch):
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", absent)
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("tfx==1.2.3\n")
+    (finding,) = doctor.check_packages(lock)
+    assert (finding.verdict, "tfx 1.2.3 is missing" in finding.found) == ("fault", True)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,22 @@
 """What a run looks like in a terminal and in a log."""
 
+import errno
 import io
 import json
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from pipeline import launch
+from pipeline.cli import app
+from pipeline.compression_view import CompressionProgress
+from pipeline.launch import Interrupted
 from pipeline.metadata import ComponentRun
 from pipeline.progress import LiveProgress, PlainProgress, layout
+from pipeline.status_line import StatusLine
 from pipeline.terminal import Terminal
+from pipeline.workspace import Workspace
 from trainer_module import progress
 from trainer_module.errors import UserError
 
@@ -156,3 +164,60 @@ def test_verbose_follows_a_log_from_its_beginning(tmp_path, capfdbinary):
 def test_quiet_and_verbose_exclude_each_other():
     with pytest.raises(UserError, match="--quiet and --verbose"):
         Terminal(quiet=True, verbose=True)
+
+
+def test_variants_are_told_once_and_one_that_is_moved_away_meanwhile_stops_nothing(tmp_path):
+    console = Console(file=io.StringIO())
+    workspace = Workspace(tmp_path)
+    view = CompressionProgress(workspace, console)
+    view.poll()
+    variants = workspace.compressed_partial / "variants"
+    variants.mkdir(parents=True)
+    (variants / "int8.tflite").write_bytes(b"12345")
+    # As a file that was there when the folder was listed, and then no more.
+    (variants / "float32.tflite").symlink_to("absent")
+    view.poll()
+    (variants / "float32.tflite").unlink()
+    (variants / "float16.tflite").write_bytes(b"123")
+    view.poll()
+    view.poll()
+    assert sorted(console.file.getvalue().splitlines()) == ["float16: 3 bytes", "int8: 5 bytes"]
+
+
+def test_what_a_killed_compression_has_left_is_not_told_as_new(tmp_path, monkeypatch):
+    variants = Workspace(tmp_path).compressed_partial / "variants"
+    variants.mkdir(parents=True)
+    (variants / "int8.tflite").write_bytes(b"of another time")
+
+    def work(module, workspace, lock, poll, *_, **__):
+        poll()
+        raise UserError("far enough")
+
+    monkeypatch.setattr(launch, "run_module", work)
+    result = CliRunner().invoke(app, ["compress", "--model", "trained.keras", "--output", str(tmp_path)])
+    assert str(result.exception) == "far enough"
+    assert result.stdout == ""
+
+
+class _Closable(io.StringIO):
+    """A terminal that can be closed."""
+
+    gone = False
+
+    def write(self, text):
+        if self.gone:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("view", [LiveProgress, StatusLine])
+def test_a_terminal_that_is_gone_does_not_hide_what_ended_a_command(view):
+    terminal = _Closable()
+
+    def work():
+        with view(Console(file=terminal, force_terminal=True)):
+            terminal.gone = True
+            raise Interrupted("stopped")
+
+    with pytest.raises(Interrupted):
+        work()

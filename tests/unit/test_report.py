@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from pipeline.ladder_table import LESSON
+from pipeline.metadata import ComponentRun
 from pipeline.report.evaluations import class_figures, confusions
 from pipeline.report.facts import Facts, ShownMistake
 from pipeline.report.model_card import model_card, model_card_markdown
@@ -109,6 +110,15 @@ def test_a_run_that_failed_is_reported_as_far_as_it_got():
     assert "The run failed" in header
     assert "trainer.learning_rate is too high" in header
     assert set(_charts(page)) == {"class-balance"}
+    assert "could not be drawn" not in page
+
+
+@pytest.mark.parametrize(
+    ("state", "headline"), [("running", "The run stopped before the gates had decided"), ("failed", "The run failed")]
+)
+def test_a_run_that_was_stopped_is_not_said_to_have_failed(state, headline):
+    page = render(Facts(failed(), (ComponentRun("Trainer", state, started=1.0, updated=2.0, execution_id=1),)))
+    assert f"{headline}</h1>" in page
     assert "could not be drawn" not in page
 
 

@@ -18,7 +18,7 @@ def verdict(facts: Facts) -> dict[str, Any]:
     """Says what became of the run.
 
     Returns:
-        `headline`, `good` (None for a run that is not finished), `reasons`, and `tiles` of title, figure and note.
+        `headline`, `good` (None for a run that was only stopped), `reasons`, and `tiles` of title, figure and note.
     """
     summary = facts.summary
     good, headline = _headline(facts)
@@ -38,7 +38,9 @@ def _headline(facts: Facts) -> tuple[bool | None, str]:
         return True, f"Shipped: {facts.summary['shipped']['name']}"
     if status == "refused":
         return False, "Not shipped"
-    return (False, "The run failed") if facts.trouble or status == "failed" else (None, "The run is not finished")
+    if facts.trouble or any(component.state == "failed" for component in facts.components):
+        return False, "The run failed"
+    return None, "The run stopped before the gates had decided"
 
 
 def _reasons(facts: Facts) -> Iterator[str]:
