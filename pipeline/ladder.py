@@ -23,14 +23,18 @@ def run(workspace: Workspace) -> None:
 
     Args:
         workspace: Its settings file says on which data, and how long each rung trains.
+
+    Raises:
+        UserError: The images are too small for a rung.
     """
     from pipeline.ladder_chart import draw
     from pipeline.local_runner import run_pipeline
     from pipeline.report.publication import publish
     from trainer_module.acceleration import device_name
-    from trainer_module.ladder import climb
+    from trainer_module.ladder import climb, require_input_sizes
 
     settings = workspace.read_settings()
+    require_input_sizes(settings.training().image_size)
     run_pipeline(settings, workspace, last_component="Transform")
     splits, classes = _transformed(workspace)
 

@@ -38,6 +38,8 @@ _LOSS_TOLERANCE = 0.1
 FUSED_STEPS = 8
 _MEASURED = "measured"
 _TOO_LONG = "not measured: it would take longer than a tenth of the training"
+_SEVERAL_HOSTS = "not measured: several hosts could each find another way the fastest"
+_SEVERAL_REPLICAS = "not measured: XLA is not tried on several devices at once"
 _WHERE_NOT_WHAT = ("Graph execution error", "Detected at node", "<stack traces", "File ", " ")
 
 
@@ -95,11 +97,12 @@ class Choice:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the choice as plain JSON values."""
-        return {
-            **dataclasses.asdict(self),
-            "chosen": dataclasses.asdict(self.chosen),
-            "probes": [dataclasses.asdict(probe) for probe in self.probes],
-        }
+        probes = [
+            # JSON knows no NaN, which the loss of a candidate that was rejected may be.
+            {**dataclasses.asdict(probe), "loss": probe.loss if math.isfinite(probe.loss or 0.0) else None}
+            for probe in self.probes
+        ]
+        return {**dataclasses.asdict(self), "probes": probes}
 
 
 def distribution_strategy(settings: AccelerationSettings) -> tf.distribute.Strategy:
@@ -141,6 +144,11 @@ def _multi_worker_strategy() -> tf.distribute.Strategy:
         raise UserError(f"the environment variable TF_CONFIG does not say which host this is: {error}") from error
 
 
+def spans_hosts(strategy: tf.distribute.Strategy) -> bool:
+    """Tells whether several hosts train together."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and _hosts() > 1
+
+
 def _hosts() -> int:
     """Counts the hosts in TF_CONFIG that train."""
     try:
@@ -169,19 +177,24 @@ def choose(
         strategy: Strategy under which the model is built.
 
     Returns:
-        The fastest candidate whose loss stays finite and close to that of the plain float32 step; and a model that is
-        executed so and is as it was built. If it was tried, it need not be traced and compiled again.
+        The fastest candidate whose loss stays finite and close to that of the plain float32 step, on several hosts what
+        the switches say; and a model that is executed so and is as it was built. If it was tried, it need not be traced
+        and compiled again.
 
     Raises:
         UserError: If the settings leave no choice, and this device cannot train as they say.
     """
     started = time.perf_counter()
     manual = Acceleration(settings.jit, settings.precision, settings.steps_per_execution)
-    # Workers that time alone would choose differently and then wait for each other for ever.
-    probing = settings.mode == "auto" and strategy.num_replicas_in_sync == 1
-    if not probing:
+    probes: list[Probe] = []
+    best = None
+    if settings.mode == "auto" and not spans_hosts(strategy):
+        probes, best = _probe_candidates(build, batch, total_steps, strategy)
+    else:
         _require_trainable(manual, build, batch)
-    probes, best = _probe_candidates(build, batch, total_steps) if probing else ([], None)
+        if settings.mode == "auto":
+            # Hosts that time alone would choose differently and then wait for each other for ever.
+            probes = [Probe(manual, None, None, _SEVERAL_HOSTS)]
     chosen, model = (manual, build(manual)) if best is None else best
     seconds = time.perf_counter() - started
     return Choice(chosen, settings.mode, type(strategy).__name__, device_name(), tuple(probes), seconds), model
@@ -243,7 +256,10 @@ def _reason(error: tf.errors.OpError) -> str:
 
 
 def _probe_candidates(
-    build: Callable[[Acceleration], keras.Model], batch: tuple[np.ndarray, ...], total_steps: int
+    build: Callable[[Acceleration], keras.Model],
+    batch: tuple[np.ndarray, ...],
+    total_steps: int,
+    strategy: tf.distribute.Strategy,
 ) -> tuple[list[Probe], tuple[Acceleration, keras.Model] | None]:
     """Changes one switch at a time, going on from the best so far, until the time budget is spent.
 
@@ -262,6 +278,10 @@ def _probe_candidates(
     deadline = started + _PROBE_SHARE * total_steps * best.seconds_per_step
     for change in _changes():
         candidate = dataclasses.replace(best.candidate, **change)
+        if candidate.jit and strategy.num_replicas_in_sync > 1:
+            # Tested on no GPUs; and replicas that wait for each other for ever in compiled code could not be given up.
+            probes.append(Probe(candidate, None, None, _SEVERAL_REPLICAS))
+            continue
         expected = reference_seconds * (_XLA_COST if candidate.jit else _COST)
         if time.perf_counter() + expected > deadline:
             probes.append(Probe(candidate, None, None, _TOO_LONG))

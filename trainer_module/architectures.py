@@ -115,12 +115,13 @@ ARCHITECTURES = {
 }
 
 
-def require_input_size(name: str, image_size: int) -> None:
+def require_input_size(name: str, image_size: int, key: str = "model.architecture") -> None:
     """Refuses inputs that the network would shrink to less than one position.
 
     Args:
         name: Key of `ARCHITECTURES`.
         image_size: Side of the input in pixels.
+        key: The setting that names the network, for the message.
 
     Raises:
         UserError: If the input is smaller than the network's stride.
@@ -128,8 +129,8 @@ def require_input_size(name: str, image_size: int) -> None:
     stride = ARCHITECTURES[name].stride(image_size)
     if image_size < stride:
         raise UserError(
-            f"data.image_size={image_size} is smaller than the stride {stride} of the architecture {name}; "
-            f"set it to at least {stride}, or choose another model.architecture"
+            f"data.image_size={image_size} is smaller than the stride {stride} of {key}={name};"
+            f" set it to at least {stride}"
         )
 
 

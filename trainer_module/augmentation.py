@@ -70,7 +70,8 @@ def _cover(images: tf.Tensor, share: float, amounts: tf.Tensor) -> tf.Tensor:
     side = tf.cast(tf.shape(images)[1], tf.float32)
     positions = tf.range(side)
     centres = tf.floor(amounts * side)[..., None]
-    # Half a pixel, so that a square of an even number of pixels is not one too large.
-    rows, columns = tf.unstack(abs(positions + 0.5 - centres) < tf.maximum(1.0, tf.round(share * side)) / 2)
+    size = tf.maximum(1.0, tf.round(share * side))
+    starts = centres - tf.floor(size / 2)
+    rows, columns = tf.unstack((positions >= starts) & (positions < starts + size))
     covered = rows[:, :, None, None] & columns[:, None, :, None]
     return tf.where(covered, _GREY, images)

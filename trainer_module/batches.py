@@ -27,6 +27,7 @@ class Batches:
         train_records: input_pipeline.Records,
         validation_records: input_pipeline.Records,
         classes: int,
+        seed: int | None = None,
     ) -> None:
         """Decides on the size of the batches and the weights of the classes.
 
@@ -35,11 +36,13 @@ class Batches:
             train_records: The training split; not empty.
             validation_records: The validation split.
             classes: Number of classes C.
+            seed: Of order and changes of the training batches, where the settings have none.
 
         Raises:
             UserError: If all classes are to count the same, and one has no image.
         """
         self._settings = settings
+        self._seed = seed if settings.seed is None else settings.seed
         self._train_records = train_records
         self._validation_records = validation_records
         self._size = min(settings.trainer.batch_size, train_records.count)
@@ -71,7 +74,7 @@ class Batches:
             self._settings.image_size,
             self._size,
             self._settings.trainer.augmentation,
-            self._settings.seed,
+            self._seed,
             first_epoch=first_epoch,
         )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import tensorflow as tf
 import tf_keras as keras
 
-from trainer_module.model_state import random_generators
+from trainer_module.model_state import build_optimizer, random_generators
 from trainer_module.state import Record, TrainingState
 
 if TYPE_CHECKING:
@@ -59,9 +59,7 @@ def restore(directory: str, state: TrainingState) -> bool:
     path = tf.train.latest_checkpoint(directory)
 
     def read() -> bool:
-        # The optimizer would make its variables at the first step only.
-        with state.model.distribute_strategy.scope():
-            state.model.optimizer.build(state.model.trainable_variables)
+        build_optimizer(state.model)
         _checkpoint(state).restore(path).assert_existing_objects_matched()
         return True
 

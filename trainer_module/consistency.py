@@ -24,6 +24,8 @@ def require_consistent(model: ModelSettings, trainer: TrainerSettings, image_siz
         UserError: Names the keys.
     """
     require_input_size(model.architecture, image_size)
+    if trainer.distillation.teacher != "none":
+        require_input_size(trainer.distillation.teacher, image_size, "trainer.distillation.teacher")
     require_training_sizes(model, trainer, image_size)
     _require_flips(model, trainer)
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
 import math
 import secrets
-import shutil
-import tempfile
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import tensorflow as tf
 
-from trainer_module import cache_room, features
+from trainer_module import cache_room, features, own_folder
 from trainer_module.augmentation import augment
 from trainer_module.image_buffer import ImageBuffer
 from trainer_module.preprocessing import bytes_to_pixels
@@ -33,6 +30,7 @@ _FEATURE_SPEC = {
     features.LABEL: tf.io.FixedLenFeature([], tf.int64),
 }
 _BYTES_PARSED_AT_ONCE = 4 * 2**20
+_FOLDER_PREFIX = "trimline-images-"
 # Both are fixed and not fitted to the machine: a training that resumes elsewhere must find the examples in the order in
 # which it left them. Ingest has mixed the files already, so to shuffle a part of a large split at a time is enough.
 _FILES_READ_AT_ONCE = 16
@@ -96,7 +94,7 @@ def measure(file_patterns: Sequence[str]) -> Records:
         size,
         np.concatenate(labels),
         images=None if buffer is None else buffer.move_to_variable(),
-        directory=_save(files, image_size) if buffer is None and size <= cache_room.disk_room() else None,
+        directory=_saved(files, image_size, size) if buffer is None else None,
     )
 
 
@@ -138,7 +136,7 @@ def training_batches(
     """Builds the endless, shuffled, augmented stream of training batches.
 
     Each epoch has count // batch_size batches, all full, in which no image comes twice. With a seed, the batches of an
-    epoch follow from the seed and the number of the epoch alone (and from `records.cache`): a training that resumes
+    epoch follow from the seed and the number of the epoch alone, wherever the images are kept: a training that resumes
     with `first_epoch` gets those that it would have got.
 
     Args:
@@ -162,11 +160,9 @@ def training_batches(
     @_as_it_is
     def epoch(number: tf.Tensor) -> tf.data.Dataset:
         epoch_seed = tf.random.fold_in(order_seed, number)
-        shuffled = (
-            _shuffled_examples(records, image_size, epoch_seed)
-            if records.images is None
-            else _shuffled_positions(records.count, epoch_seed)
-        )
+        in_memory = records.images is not None
+        examples = tf.data.Dataset.range(records.count) if in_memory else _examples(records, image_size)
+        shuffled = _shuffled(examples, records, image_size, epoch_seed)
         return shuffled.batch(batch_size, drop_remainder=True)
 
     @_as_it_is
@@ -272,10 +268,13 @@ def _decoded(files: Sequence[str], image_size: int) -> tf.data.Dataset:
     return batches.map(parse, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def _save(files: Sequence[str], image_size: int) -> str:
-    """Saves the decoded images where they are removed when the process ends."""
-    directory = tempfile.mkdtemp(prefix="trimline-images-")
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+def _saved(files: Sequence[str], image_size: int, size: int) -> str | None:
+    """Saves the decoded images, of so many bytes, in a folder of this process; None if there is no room for them."""
+    # Before the room is measured, because they take some of it.
+    own_folder.remove_abandoned(_FOLDER_PREFIX)
+    if size > cache_room.disk_room():
+        return None
+    directory = own_folder.make(_FOLDER_PREFIX)
     _decoded(files, image_size).save(directory)
     return directory
 
@@ -286,22 +285,18 @@ def _examples(records: Records, image_size: int) -> tf.data.Dataset:
     return _decoded(records.files, image_size).unbatch()
 
 
-def _shuffled_examples(records: Records, image_size: int, seed: tf.Tensor) -> tf.data.Dataset:
+def _shuffled(examples: tf.data.Dataset, records: Records, image_size: int, seed: tf.Tensor) -> tf.data.Dataset:
+    """Shuffles the examples of a split, or in their place the positions of them: both come in the same order."""
     one_seed = tf.random.stateless_uniform([], seed, minval=None, maxval=None, dtype=tf.int64)
     buffer_size = _shuffle_buffer(records.count, image_size)
     # Shuffling mixes in the program's own seed, and where that is 0, asks in Python if the tensor is 0 too.
     # This sets the seed of the graph of an epoch, in which it stands, and no other.
     tf.random.set_seed(1)
-    return _examples(records, image_size).shuffle(buffer_size, one_seed, reshuffle_each_iteration=False)
+    return examples.shuffle(buffer_size, one_seed, reshuffle_each_iteration=False)
 
 
 def _shuffle_buffer(most: int, image_size: int) -> int:
     return max(1, min(most, _BYTES_SHUFFLED_AT_ONCE // (image_size * image_size * _CHANNELS)))
-
-
-def _shuffled_positions(count: int, seed: tf.Tensor) -> tf.data.Dataset:
-    positions = tf.range(count, dtype=tf.int64)
-    return tf.data.Dataset.from_tensor_slices(tf.random.experimental.stateless_shuffle(positions, seed))
 
 
 def _look_up(records: Records) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from trainer_module import acceleration, inference, input_pipeline
 from trainer_module.acceleration import Acceleration, Choice
+from trainer_module.architectures import require_input_size
 from trainer_module.epoch_clock import EpochClock
 from trainer_module.inference import Inference, Predictor
 from trainer_module.models import build_model
@@ -81,6 +82,19 @@ def rungs(reduced_precision: str) -> tuple[Rung, ...]:
         Rung("fusing", "separable", fusing, folded=True),
         Rung("auto", "lean", None),
     )
+
+
+def require_input_sizes(image_size: int) -> None:
+    """Refuses inputs that are too small for the network of a rung.
+
+    Args:
+        image_size: Side of the input in pixels.
+
+    Raises:
+        UserError: Names the rung.
+    """
+    for rung in rungs(acceleration.reduced_precision()):
+        require_input_size(rung.architecture, image_size, "the ladder's architecture")
 
 
 def climb(

@@ -19,11 +19,17 @@ def random_generators(model: keras.Model) -> list[tf.random.Generator]:
     return [layer._random_generator for layer in model.layers if hasattr(layer, "_random_generator")]
 
 
+def build_optimizer(model: keras.Model) -> None:
+    """Makes the variables of a compiled model's optimizer, which would come at the first step only."""
+    # Elsewhere a strategy could not update them: its own variables are of another kind, even with one replica.
+    with model.distribute_strategy.scope():
+        model.optimizer.build(model.trainable_variables)
+
+
 @contextlib.contextmanager
 def unchanged(model: keras.Model) -> Iterator[None]:
     """Lets a compiled model be trained for a try, and then restores its weights, optimizer and random generators."""
-    # The optimizer would make its variables at the first step only.
-    model.optimizer.build(model.trainable_variables)
+    build_optimizer(model)
     checkpoint = tf.train.Checkpoint(model=model, random=random_generators(model))
     with tempfile.TemporaryDirectory() as directory:
         before = checkpoint.write(f"{directory}/before")

@@ -126,7 +126,7 @@ class AccelerationSettings(Settings):
     mode: Literal["auto", "manual"] = Field(
         "auto",
         description="auto times a few steps of each candidate on this device and keeps the fastest; "
-        "manual uses the switches below as they are.",
+        "manual uses the switches below as they are, and so does auto on several hosts.",
     )
     jit: bool = Field(False, description="Compile the step with XLA (manual mode).")
     precision: Literal["float32", "bfloat16", "float16"] = Field(

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import math
+import secrets
 import tempfile
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,7 @@ def _teacher_job(job: _Job) -> _Job:
 
 
 def _train(job: _Job, progress: EpochProgress, teacher: TrainingResult | None) -> TrainingResult:
-    batches = Batches(job.settings, job.train_records, job.validation_records, job.classes)
+    batches = Batches(job.settings, job.train_records, job.validation_records, job.classes, _common_seed(job))
 
     def build(how: acceleration.Acceleration) -> keras.Model:
         teacher_model = None if teacher is None else teacher.model
@@ -176,6 +177,16 @@ def _train(job: _Job, progress: EpochProgress, teacher: TrainingResult | None) -
             " or use acceleration.precision=float32"
         )
     return TrainingResult(state.kept, state.record, teacher)
+
+
+def _common_seed(job: _Job) -> int | None:
+    """Draws a seed for several hosts without one, which share out each batch and so must have them in one order."""
+    if job.settings.seed is not None or not acceleration.spans_hosts(job.strategy):
+        return None
+    with job.strategy.scope():
+        # The first host's initial value becomes that of all.
+        drawn = tf.Variable(secrets.randbits(63), trainable=False, dtype=tf.int64)
+    return int(drawn.numpy())
 
 
 def _started(job: _Job, build: Callable[[acceleration.Acceleration], keras.Model], batches: Batches) -> TrainingState:

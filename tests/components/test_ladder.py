@@ -4,12 +4,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pipeline import ladder, local_runner
+from pipeline.config import load_settings
 from pipeline.ladder_chart import draw
 from pipeline.ladder_table import LESSON, gains
 from pipeline.ladder_view import ladder_table
+from pipeline.workspace import Workspace
 from tests.image_files import write_tree
 from tests.notebooks import run_notebook
 from trainer_module import acceleration
+from trainer_module.errors import UserError
 
 # XLA compiles three of the rungs, which takes most of a minute.
 pytestmark = pytest.mark.component
@@ -33,6 +37,14 @@ def climbed(walked):
     lines = (out / "logs" / "ladder.jsonl").read_text().splitlines()
     events = [(event["rung"], event["epoch"]) for event in map(json.loads, lines)]
     return json.loads((out / "ladder.json").read_text())["rungs"], events
+
+
+def test_photos_too_small_for_a_rung_are_refused_before_anything_runs(tmp_path, monkeypatch):
+    workspace = Workspace(tmp_path)
+    workspace.write_settings(load_settings(None, ("data.image_size=8",)))
+    monkeypatch.setattr(local_runner, "run_pipeline", lambda *_, **__: pytest.fail("it runs"))
+    with pytest.raises(UserError, match=r"data\.image_size=8 .* stride 16 of the ladder's architecture=naive"):
+        ladder.run(workspace)
 
 
 def test_every_rung_is_measured(climbed):

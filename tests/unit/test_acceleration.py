@@ -2,7 +2,10 @@ import functools
 import json
 import logging
 import math
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +20,32 @@ from trainer_module.settings import AccelerationSettings
 BATCH = (np.random.default_rng(0).uniform(0, 255, (8, 8, 8, 3)).astype(np.float32), np.arange(8, dtype=np.int64) % 2)
 
 without_gpu = pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="is about machines without a GPU")
+
+
+TWO_DEVICES = """
+import json
+
+import tensorflow as tf
+
+from tests.unit.test_acceleration import BATCH, _builder
+from trainer_module import acceleration
+from trainer_module.settings import AccelerationSettings
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def build(how):
+    with strategy.scope():
+        return _builder()(how)
+
+
+choice, model = acceleration.choose(AccelerationSettings(), build, BATCH, 1_000_000, strategy)
+model.fit(tf.data.Dataset.from_tensors(BATCH).repeat(), steps_per_epoch=8, verbose=0)
+print("RESULT", json.dumps([choice.to_json(), int(model.optimizer.iterations.numpy())]))
+"""
 
 
 def _builder(*layers):
@@ -130,6 +159,25 @@ def test_auto_gives_up_a_candidate_that_is_much_slower_than_was_expected():
     assert choice.chosen.precision == "float32"
     # Whole, the probe of that candidate would take more than 30 seconds. A step cannot be cut short.
     assert choice.seconds < 0.1 * total_steps * choice.probes[0].seconds_per_step + 2.0
+
+
+def test_a_loss_that_is_no_number_is_none_in_the_record():
+    choice = _choose(_builder(lambda pixels: pixels * math.nan))
+    (record,) = json.loads(json.dumps(choice.to_json(), allow_nan=False))["probes"]
+    assert (record["outcome"], record["loss"]) == ("rejected: the loss is not finite", None)
+
+
+@pytest.mark.component  # A process that loads TensorFlow and traces several networks.
+def test_several_devices_of_one_host_are_measured_too():
+    root = Path(__file__).parents[2]
+    run = subprocess.run([sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, cwd=root)
+    assert run.returncode == 0, run.stderr
+    choice, steps = json.loads(run.stdout.partition("RESULT")[2])
+    outcomes = [probe["outcome"] for probe in choice["probes"]]
+    assert outcomes == ["measured"] * 3 + ["not measured: XLA is not tried on several devices at once"]
+    assert choice["strategy"] == "MirroredStrategy"
+    # The trained model has forgotten the steps that were tried.
+    assert steps == 8
 
 
 @without_gpu

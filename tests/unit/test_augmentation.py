@@ -75,14 +75,17 @@ def _measured(images):
     return np.array([brightness, difference / brightness, (upper[:, 0] - upper[:, 2]) / difference])
 
 
-def test_a_square_of_the_set_size_is_greyed_anywhere_and_nothing_else_changes():
-    images = np.full((512, 12, 12, 3), 10, np.uint8)
-    covered = (_augment(images, erase=1 / 3) == 127.5).all(axis=-1)
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+def test_a_square_of_the_set_size_is_greyed_anywhere_and_nothing_else_changes(size):
+    images = np.full((2048, 12, 12, 3), 10, np.uint8)
+    result = _augment(images, erase=size / 12)
+    covered = (result == 127.5).all(axis=-1)
     heights, widths = covered.any(axis=2).sum(axis=1), covered.any(axis=1).sum(axis=1)
-    assert set(heights) == set(widths) == {2, 3, 4}  # Squares that stick out are smaller.
+    # Squares that stick out are smaller.
+    assert set(heights) == set(widths) == set(range(-(-size // 2), size + 1))
     np.testing.assert_array_equal(covered.sum(axis=(1, 2)), heights * widths)
     assert covered.any(axis=0).all()
-    assert (_augment(images, erase=1 / 3)[~covered] == 10).all()
+    assert (result[~covered] == 10).all()
 
 
 def test_the_same_seed_makes_the_same_changes_and_another_one_others():

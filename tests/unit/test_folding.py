@@ -1,15 +1,50 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
 
 from trainer_module.architectures import ARCHITECTURES
+from trainer_module.errors import UserError
 from trainer_module.export import FOLDING_TOLERANCE, save_serving_model
 from trainer_module.folding import fold_batch_norm
 from trainer_module.models import build_model
 from trainer_module.settings import ModelSettings
 
 SIZE = 32
+
+# The second processor stands for a GPU: what is not told where to compute, computes there.
+EXPORT_BESIDE_A_GPU = """
+import sys
+
+import tensorflow as tf
+import tf_keras as keras
+
+from trainer_module.export import save_serving_model
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+devices = []
+
+
+class Witness(keras.layers.Layer):
+    def call(self, inputs):
+        if tf.executing_eagerly():
+            devices.append(inputs.device)
+        return inputs
+
+
+with keras.utils.custom_object_scope({"Witness": Witness}), tf.device("CPU:1"):
+    image = keras.Input([8, 8, 3])
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(8, 3)(image))
+    x = keras.layers.GlobalAveragePooling2D()(Witness()(x))
+    save_serving_model(keras.Model(image, keras.layers.Softmax()(x)), sys.argv[1], list("abcdefgh"), 8)
+print(*devices)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -158,9 +193,16 @@ def _broken_model():
 
 @pytest.mark.parametrize("build", [_imprecise_model, _broken_model])
 def test_a_folded_model_that_answers_otherwise_is_not_written(tmp_path, build):
-    with pytest.raises(ValueError, match="folding changes the probabilities"):
+    with pytest.raises(UserError, match=r"^acceleration\.fold_batch_norm=true: folding changes the probabilities"):
         _export(build(), tmp_path / "model", images=_images().astype(np.uint8))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.component  # A process that loads TensorFlow.
+def test_folding_is_checked_where_float32_is_no_less(tmp_path):
+    command = [sys.executable, "-c", EXPORT_BESIDE_A_GPU, str(tmp_path / "model")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert [device[-5:] for device in run.stdout.split()] == ["CPU:0", "CPU:0"]
 
 
 def test_a_sequential_model_folds_too():

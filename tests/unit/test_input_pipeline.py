@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,8 +158,13 @@ def test_the_seed_of_the_program_changes_nothing(measured, cache):
         tf.random.set_seed(1)
 
 
-def test_disk_or_not_makes_no_difference_to_a_seeded_training(measured):
-    _assert_equal(_training(measured("disk"), 10, 7), _training(measured("none"), 10, 7))
+# 17 of the 50 images are shuffled at a time, or all.
+@pytest.mark.parametrize("shuffled_at_once", [17 * 16 * 16 * 3, 2**20])
+def test_where_the_images_are_kept_makes_no_difference_to_a_seeded_training(measured, monkeypatch, shuffled_at_once):
+    monkeypatch.setattr(input_pipeline, "_BYTES_SHUFFLED_AT_ONCE", shuffled_at_once)
+    in_memory = _training(measured("memory"), 10, 7)
+    _assert_equal(in_memory, _training(measured("disk"), 10, 7))
+    _assert_equal(in_memory, _training(measured("none"), 10, 7))
 
 
 def test_without_a_seed_no_two_trainings_are_alike(measured):
@@ -189,6 +195,16 @@ def test_the_cache_on_disk_goes_with_the_process(split):
     directory, batches = run.stdout.splitlines()
     assert batches == "2"
     assert not Path(directory).exists()
+
+
+def test_what_killed_processes_left_on_the_disk_takes_no_room_from_a_cache(split, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / "trimline-images-left"
+    left.mkdir()
+    monkeypatch.setattr(cache_room, "memory_room", lambda: 0)
+    monkeypatch.setattr(cache_room, "disk_room", lambda: 0 if left.exists() else 2**30)
+    records = input_pipeline.measure([split[0]])
+    assert [str(path) for path in tmp_path.iterdir()] == [records.directory]
 
 
 def test_replicas_share_every_batch(measured):

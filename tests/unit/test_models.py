@@ -86,5 +86,7 @@ def test_what_is_pooled_went_through_an_activation(architecture):
 
 
 def test_an_input_smaller_than_the_stride_is_refused():
-    with pytest.raises(UserError, match=r"data\.image_size=8 is smaller than the stride 16 of the architecture naive"):
+    with pytest.raises(
+        UserError, match=r"data\.image_size=8 is smaller than the stride 16 of model\.architecture=naive"
+    ):
         build_model(ModelSettings(architecture="naive"), 8, 2)

@@ -58,6 +58,60 @@ print("RESULT", json.dumps({
 }))
 """
 
+# What each worker learns from is seen inside its network; nothing is augmented.
+UNSEEDED_SCRIPT = """
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from tests.transformed_files import striped_images, write_transformed
+from trainer_module import acceleration, input_pipeline, training
+from trainer_module.settings import (
+    AccelerationSettings,
+    AugmentationSettings,
+    ModelSettings,
+    TrainerSettings,
+    TrainingSettings,
+)
+
+settings = TrainingSettings(
+    image_size=16,
+    model=ModelSettings(architecture="pooling", width=0.1),
+    trainer=TrainerSettings(epochs=1, batch_size=32, augmentation=AugmentationSettings(flip=False, shift=0.0)),
+    acceleration=AccelerationSettings(),
+)
+strategy = acceleration.distribution_strategy(settings.acceleration)
+own = Path(sys.argv[2])
+images, labels = striped_images(96, 16)
+records = input_pipeline.measure([write_transformed(own / "images.gz", images, labels)])
+number = {image.tobytes(): index for index, image in enumerate(images)}
+seen = []
+
+
+@keras.utils.register_keras_serializable()
+class Witness(keras.layers.Layer):
+    def call(self, inputs, training=None):
+        return tf.ensure_shape(tf.numpy_function(self.see, [inputs], tf.float32), inputs.shape) if training else inputs
+
+    def see(self, batch):
+        seen.extend(number[image.astype(np.uint8).tobytes()] for image in batch)
+        return batch
+
+
+def build_model(*arguments):
+    network = build_network(*arguments)
+    return keras.Model(image := keras.Input(network.input_shape[1:]), network(Witness()(image)), name=network.name)
+
+
+build_network, training.build_model = training.build_model, build_model
+result = training.train(settings, records, records, 2, own, strategy=strategy)
+print("RESULT", json.dumps({"seen": seen, "acceleration": result.choice.to_json()}))
+"""
+
 
 def _free_ports(count):
     sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
@@ -67,9 +121,9 @@ def _free_ports(count):
     return ports
 
 
-def _train_on_two_workers(directory):
+def _train_on_two_workers(directory, source):
     script = directory / "train.py"
-    script.write_text(SCRIPT)
+    script.write_text(source)
     workers = [f"localhost:{port}" for port in _free_ports(2)]
     processes = []
     for index in range(2):
@@ -96,7 +150,7 @@ def _train_on_two_workers(directory):
 
 @pytest.mark.component  # Two processes that load TensorFlow.
 def test_two_workers_train_one_network(tmp_path):
-    chief, other = _train_on_two_workers(tmp_path)
+    chief, other = _train_on_two_workers(tmp_path, SCRIPT)
     assert chief == other
     assert (chief["strategy"], chief["replicas"]) == ("CollectiveAllReduceStrategy", 2)
     assert len(chief["history"]["val_accuracy"]) == 2
@@ -105,3 +159,13 @@ def test_two_workers_train_one_network(tmp_path):
     assert list((tmp_path / "worker0").glob("train/events.out.tfevents.*"))
     assert sorted(path.name for path in (tmp_path / "worker1").rglob("*")) == ["0.gz", "1.gz", "progress.json"]
     assert "epoch" not in json.loads((tmp_path / "worker1/progress.json").read_text())["Trainer"]
+
+
+@pytest.mark.component  # Two processes that load TensorFlow.
+def test_two_workers_share_out_every_photo_once_without_a_seed_too(tmp_path):
+    results = _train_on_two_workers(tmp_path, UNSEEDED_SCRIPT)
+    assert [len(result["seen"]) for result in results] == [48, 48]
+    assert sorted(results[0]["seen"] + results[1]["seen"]) == list(range(96))
+    for result in results:
+        (probe,) = result["acceleration"]["probes"]
+        assert probe["outcome"].startswith("not measured: several hosts")

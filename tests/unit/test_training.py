@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.transformed_files import striped_images, write_transformed
 from trainer_module import acceleration, input_pipeline, optimization, training
@@ -122,6 +123,17 @@ def test_fused_steps_train_as_well(splits, tmp_path):
     result = training.train(_settings(acceleration=how), *splits, 2, tmp_path)
     assert result.choice.chosen.steps_per_execution == 2
     assert len(result.history["val_accuracy"]) == 4
+
+
+@pytest.mark.component  # Trains for several seconds.
+def test_steps_are_tried_under_a_strategy_of_one_replica_too(splits, tmp_path):
+    settings = _settings(
+        trainer=TrainerSettings(epochs=1, batch_size=32, ema=0.9), acceleration=AccelerationSettings(mode="auto")
+    )
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    result = training.train(settings, *splits, 2, tmp_path, strategy=strategy)
+    assert result.choice.probes[0].outcome == "measured"
+    assert len(result.history["val_accuracy"]) == 1
 
 
 def test_an_empty_split_is_refused(splits, tmp_path):
