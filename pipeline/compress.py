@@ -67,6 +67,8 @@ def run(workspace: Workspace, model_path: Path, *, allow_code: bool = False) -> 
     _write(result, splits, names, settings, partial)
     shutil.rmtree(workspace.compressed, ignore_errors=True)
     partial.rename(workspace.compressed)
+    # Last, so that a disk that is full by then costs no fine-tuning.
+    result.kept.clear()
 
 
 def _fine_tuning(model: keras.Model, settings: PipelineSettings, examples: str, workspace: Workspace) -> FineTuning:

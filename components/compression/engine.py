@@ -20,14 +20,14 @@ from components.compression.errors import VariantError
 from components.compression.fine_tuning import FineTuner
 from components.compression.flatbuffer import Kernel, ModelFile
 from components.compression.job import Candidate, Job
-from components.compression.kernels import require_known_layers
+from components.compression.kernels import require_known_layers, require_single_calls
 from components.compression.measurement import Measurement, measure, top1_accuracy
 from components.compression.selection import Budget, excesses, select
 from components.compression.store import Store
 from trainer_module import progress
 from trainer_module.errors import UserError
 from trainer_module.files import write_whole
-from trainer_module.folding import fold_batch_norm
+from trainer_module.folding import fold_batch_norm, functional
 from trainer_module.models import build_model
 from trainer_module.settings import ModelSettings
 
@@ -53,8 +53,8 @@ class FineTuning:
     Attributes:
         training: Its settings.
         how: How its steps were executed; None if that is not known.
-        checkpoints: Directory where finished fine-tunings are kept until the end, for these inputs and settings alone;
-            None keeps none.
+        checkpoints: Directory where finished fine-tunings are kept, for these inputs and settings alone; None keeps
+            none.
     """
 
     training: TrainingSettings
@@ -104,11 +104,14 @@ class Result:
         model: The float model behind the selected variant.
         selected: The variant that ships.
         report: All variants with their figures, as JSON-ready values.
+        kept: Finished fine-tunings that are of no use once the result is written, for the caller to clear then. Those
+            that a run with more time could go on from are not among them.
     """
 
     model: keras.Model
     selected: Variant
     report: dict[str, Any]
+    kept: Store
 
 
 def compress(
@@ -136,7 +139,7 @@ def compress(
         The selected variant and the report.
 
     Raises:
-        UserError: A split is empty, the model has layers that a stage does not know, its predictions are not finite,
+        UserError: A split is empty, the model has layers that a stage cannot work on, its predictions are not finite,
             or no variant passes its checks or fits the budget. What was fine-tuned by then is kept.
     """
     start = time.perf_counter()
@@ -181,9 +184,8 @@ def compress(
         "selected": chosen,
         "seconds": time.perf_counter() - start,
     }
-    if job.tuner is None or not job.tuner.is_short_of_time:
-        store.clear()
-    return Result(selected.model, selected, report)
+    goes_on = job.tuner is not None and job.tuner.is_short_of_time
+    return Result(selected.model, selected, report, Store(None) if goes_on else store)
 
 
 def _foldable(model: keras.Model, settings: CompressionSettings) -> keras.Model | None:
@@ -193,6 +195,9 @@ def _foldable(model: keras.Model, settings: CompressionSettings) -> keras.Model 
         return None
     folded = fold_batch_norm(model)
     require_known_layers(folded, fine)
+    if "prune_channels" in fine:
+        # It takes the network as it came, with the dropout that folding leaves out.
+        require_single_calls(functional(model), ["prune_channels"])
     return folded
 
 

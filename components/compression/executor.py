@@ -92,6 +92,8 @@ class Executor(base_executor.BaseExecutor):
                 seed=training.seed or 0,
             )
             _write_outputs(result, splits, names, training, work, input_dict, output_dict)
+        # Last, so that a disk that is full by then costs no fine-tuning.
+        result.kept.clear()
 
 
 def _write_outputs(

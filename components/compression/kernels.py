@@ -40,6 +40,8 @@ _KNOWN_LAYERS = (
     keras.layers.DepthwiseConv2D,
     keras.layers.InputLayer,
 )
+# They change nothing but weights, which all calls of a layer share.
+_WORK_ON_REPEATED_CALLS = ("prune",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +113,8 @@ def require_known_layers(model: keras.Model, stages: Sequence[str]) -> None:
         stages: Those that need it.
 
     Raises:
-        UserError: Names a layer that no such stage supports, or says that there is nothing to work on.
+        UserError: Names a layer that no such stage supports, or says that there is nothing to work on; or see
+            `require_single_calls`.
     """
     for layer in model.layers:
         groups = getattr(layer, "groups", 1)
@@ -122,6 +125,26 @@ def require_known_layers(model: keras.Model, stages: Sequence[str]) -> None:
             )
     if not any(map(has_kernel, model.layers)):
         raise UserError("compression.stages: the model has no convolution or dense layer to compress")
+    require_single_calls(model, stages)
+
+
+def require_single_calls(model: keras.Model, stages: Sequence[str]) -> None:
+    """Refuses models in which a layer is called more than once, unless no stage asks what flows where.
+
+    Args:
+        model: A functional model.
+        stages: Those that work on it.
+
+    Raises:
+        UserError: Names such a layer.
+    """
+    refusing = [stage for stage in stages if stage not in _WORK_ON_REPEATED_CALLS]
+    for layer in model.get_config()["layers"] if refusing else ():
+        if len(layer["inbound_nodes"]) > 1:
+            raise UserError(
+                f"compression.stages: {', '.join(refusing)} cannot work on layer {layer['name']!r}, which is called"
+                f" {len(layer['inbound_nodes'])} times; give each call a layer of its own, or leave those stages out"
+            )
 
 
 def copy_of(model: keras.Model) -> keras.Model:

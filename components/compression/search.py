@@ -37,26 +37,31 @@ def furthest(
         as they fit, or back towards milder ones until one does.
 
     Raises:
-        VariantError: Nothing fits, or nothing could be made.
+        VariantError: Nothing fits, or the last level that was tried could not be made.
     """
+    trouble: VariantError | None = None
+
+    def made_if_fits(level: Level) -> Made | None:
+        nonlocal trouble
+        try:
+            made, trouble = attempt(level), None
+        except VariantError as error:
+            trouble = error
+            return None
+        return made if fits(made) else None
+
     guesses = [number for number, level in enumerate(levels) if intact - estimate(level) <= _RECOVERABLE]
     number = guesses[-1] if guesses else 0
-    best = _made_if_fits(levels[number], attempt, fits)
+    best = made_if_fits(levels[number])
     step = 1 if best is not None else -1
     while 0 <= number + step < len(levels):
         number += step
-        made = _made_if_fits(levels[number], attempt, fits)
+        made = made_if_fits(levels[number])
         best = best if made is None else made
         if (made is None) == (step == 1):
             break
     if best is None:
-        raise VariantError(f"not even the mildest of {', '.join(map(str, levels))} stays inside the accuracy budget")
+        raise trouble or VariantError(
+            f"not even the mildest of {', '.join(map(str, levels))} stays inside the accuracy budget"
+        )
     return best
-
-
-def _made_if_fits(level: Level, attempt: Callable[[Level], Made], fits: Callable[[Made], bool]) -> Made | None:
-    try:
-        made = attempt(level)
-    except VariantError:
-        return None
-    return made if fits(made) else None

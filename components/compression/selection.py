@@ -49,6 +49,11 @@ class Excess:
     reason: str
 
 
+def loses_too_much(accuracy: float, parent_accuracy: float, most: float) -> bool:
+    """Tells whether an accuracy is further below the parent's than the budget allows."""
+    return parent_accuracy - accuracy > most + _ROUNDING
+
+
 def excesses(measurement: Measurement, parent_accuracy: float, budget: Budget) -> list[Excess]:
     """Compares a variant with the budget.
 
@@ -61,8 +66,8 @@ def excesses(measurement: Measurement, parent_accuracy: float, budget: Budget) -
         The limits it is over; none if it fits.
     """
     found = []
-    drop = parent_accuracy - measurement.accuracy
-    if drop > budget.max_accuracy_drop + _ROUNDING:
+    if loses_too_much(measurement.accuracy, parent_accuracy, budget.max_accuracy_drop):
+        drop = parent_accuracy - measurement.accuracy
         reason = f"accuracy drop {drop:.4f} > compression.budget.max_accuracy_drop {budget.max_accuracy_drop:g}"
         found.append(Excess(drop - budget.max_accuracy_drop, reason))
     size, unit = measurement.bytes, "bytes"

@@ -86,8 +86,12 @@ class CompressionSettings(Settings):
     budget: BudgetSettings = BudgetSettings()
 
     def causes(self) -> dict[str, Any]:
-        """Returns the settings, as JSON values, that finished fine-tunings depend on: not how long one may go on."""
-        return self.model_dump(mode="json", exclude={"time_budget_s"})
+        """Returns the settings, as JSON values, that finished fine-tunings depend on.
+
+        How long one may go on is not among them, and the budget only where a stage searches within it.
+        """
+        searches = "auto" in (self.sparsity, self.clusters, self.bits)
+        return self.model_dump(mode="json", exclude={"time_budget_s"} if searches else {"time_budget_s", "budget"})
 
     @field_validator("stages")
     @classmethod

@@ -15,6 +15,7 @@ from components.compression.measurement import top1_accuracy
 from components.compression.narrow_kernels import WIDE_BITS
 from components.compression.quantization_aware import bits_in_file, fake_quantized, float_weights
 from components.compression.search import Level, furthest
+from components.compression.selection import loses_too_much
 from trainer_module.folding import fold_batch_norm, functional
 from trainer_module.progress import COMPRESSION, report
 
@@ -219,7 +220,7 @@ def _tuned(job: Job, model: keras.Model, name: str) -> keras.Model:
 
 def _pruned(job: Job, model: keras.Model) -> Staged:
     tuner = _require(job.tuner)
-    layers, job.skipped["prune"] = choose(model)
+    layers = _worth_it(job, "prune", model)
     sizes = {layer.name: weight_count(layer) for layer in layers}
     # A copy, whose weights come and go.
     probe = sensitivity.Probe(copy_of(model), job.calibration.images[:_SENSITIVITY_IMAGES])
@@ -242,7 +243,8 @@ def _pruned(job: Job, model: keras.Model) -> Staged:
 
 def _clustered(job: Job, model: keras.Model, name: str) -> Staged:
     tuner = _require(job.tuner)
-    worked_on, skipped = choose(model)
+    worked_on = _worth_it(job, "cluster", model)
+    skipped = job.skipped["cluster"]
     probe = sensitivity.Probe(copy_of(model), job.calibration.images[:_SENSITIVITY_IMAGES])
 
     def attempt(clusters: int) -> Staged:
@@ -260,6 +262,15 @@ def _clustered(job: Job, model: keras.Model, name: str) -> Staged:
     if job.settings.clusters == "auto":
         return _searched(job, _CLUSTERS, estimate, attempt, probe)
     return attempt(job.settings.clusters)
+
+
+def _worth_it(job: Job, stage: str, model: keras.Model) -> list[keras.layers.Layer]:
+    """Chooses the layers that a stage works on, and notes those that it leaves out."""
+    layers, job.skipped[stage] = choose(model)
+    if not layers:
+        left_out = "; ".join(f"{skip.layer}: {skip.reason}" for skip in job.skipped[stage])
+        raise VariantError(f"every layer is left out ({left_out})")
+    return layers
 
 
 def _searched(
@@ -285,8 +296,8 @@ def _channel_pruned(job: Job) -> Staged:
 
 def _fits(job: Job, model: keras.Model) -> bool:
     probabilities = sensitivity.Probe(model, job.validation.images).answers({})
-    drop = job.parent_accuracy - top1_accuracy(probabilities, job.validation.labels)
-    return drop <= job.settings.budget.max_accuracy_drop
+    accuracy = top1_accuracy(probabilities, job.validation.labels)
+    return not loses_too_much(accuracy, job.parent_accuracy, job.settings.budget.max_accuracy_drop)
 
 
 def _calibration_accuracy(job: Job, probabilities: np.ndarray) -> float:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -15,8 +17,10 @@ from tfx.orchestration.beam.beam_dag_runner import BeamDagRunner
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
+from components.compression import executor
 from components.compression.component import Compression
 from components.compression.executor import Executor
+from components.compression.fine_tuning import FineTuner
 from components.compression.settings import BudgetSettings, CompressionSettings
 from components.compression.spec import CompressionReport
 from tests.transformed_files import striped_images, write_transformed
@@ -85,7 +89,7 @@ def outputs_under(root: Path) -> dict[str, list]:
     for key, artifact_type in types.items():
         artifact = artifact_type()
         artifact.uri = str(root / key)
-        (root / key).mkdir()
+        (root / key).mkdir(parents=True)
         artifacts[key] = [artifact]
     return artifacts
 
@@ -210,13 +214,30 @@ def test_in_a_pipeline_the_stock_pusher_takes_the_bundle(inputs: Inputs, tmp_pat
     assert len(set(description["lineage"].values())) == 3
 
 
-def test_fine_tuned_stages_go_on_where_they_were_killed(inputs: Inputs, tmp_path: Path) -> None:
-    wanted = properties(tmp_path / "checkpoints", stages=["prune", "quantize"], epochs=1, budget={"max_bytes": 100})
+def no_fine_tuning(*_: object) -> NoReturn:
+    raise AssertionError("it is fine-tuned again")
+
+
+def full_disk(*_: object, **__: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_neither_a_limit_that_is_relaxed_nor_a_full_disk_costs_a_fine_tuning(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    strict, relaxed = (
+        properties(checkpoints, stages=["prune"], epochs=1, budget=budget) for budget in ({"max_bytes": 100}, {})
+    )
     with pytest.raises(UserError, match="max_bytes 100"):
-        Executor().Do(inputs.artifacts(), outputs_under(tmp_path), wanted)
-    [kept] = (tmp_path / "checkpoints").glob("compression-*/pruned_0.5.npz")
-    before = kept.stat().st_mtime_ns
-    (tmp_path / "again").mkdir()
-    with pytest.raises(UserError, match="max_bytes 100"):
-        Executor().Do(inputs.artifacts(), outputs_under(tmp_path / "again"), wanted)
-    assert kept.stat().st_mtime_ns == before
+        Executor().Do(inputs.artifacts(), outputs_under(tmp_path / "strict"), strict)
+    monkeypatch.setattr(FineTuner, "_fit", no_fine_tuning)
+    with monkeypatch.context() as broken:
+        broken.setattr(executor, "save_serving_model", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            Executor().Do(inputs.artifacts(), outputs_under(tmp_path / "full"), relaxed)
+    assert list(checkpoints.glob("compression-*/pruned_0.5.npz"))
+    Executor().Do(inputs.artifacts(), outputs_under(tmp_path / "again"), relaxed)
+    report = json.loads((tmp_path / "again/report/report.json").read_text(encoding="utf-8"))
+    assert [row["name"] for row in report["variants"]] == ["float32", "pruned_float32"]
+    assert list(checkpoints.iterdir()) == []

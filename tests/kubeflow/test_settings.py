@@ -44,7 +44,6 @@ def test_an_amount_may_be_a_number(written, read):
     assert settings.kubeflow.resources.trainer.cpu == read
 
 
-
 @pytest.mark.parametrize(
     "secrets",
     ["[{name: wJalrXUtnFEMI/K7MDENG, mount_path: /s}]", "[{name: store, env: {key: wJalrXUtnFEMI/K7MDENG}}]"],

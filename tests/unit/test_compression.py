@@ -18,13 +18,15 @@ from components.compression import checks
 from components.compression.bundle import BundleContent, write_bundle
 from components.compression.conversion import INTEGER_VARIANTS, VARIANTS, Converter
 from components.compression.data import LabelledImages, Splits
-from components.compression.engine import Result, compress
+from components.compression.engine import FineTuning, Result, compress
 from components.compression.errors import VariantError
 from components.compression.flatbuffer import ModelFile
 from components.compression.settings import BudgetSettings, CompressionSettings
+from trainer_module.acceleration import Acceleration
 from trainer_module.errors import UserError
+from trainer_module.input_pipeline import from_arrays
 from trainer_module.models import build_model
-from trainer_module.settings import ModelSettings
+from trainer_module.settings import ModelSettings, TrainingSettings
 from trainer_module.tflite import TFLiteClassifier
 
 if TYPE_CHECKING:
@@ -212,6 +214,22 @@ def test_int8_variant_that_falls_back_to_float_is_dropped(tmp_path: Path) -> Non
     assert "floating point" in dropped(found)["int8"]
     assert "floating point" in dropped(found)["int8_litert"]
     assert [row["name"] for row in found.report["variants"]] == ["float32", "float16", "dynamic"]
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.95, "auto"])
+def test_a_network_that_is_too_small_to_prune_is_quantised(tmp_path: Path, sparsity: float | str) -> None:
+    rng = np.random.default_rng(0)
+    layers = [dense(rng.normal(size=shape).astype(np.float32)) for shape in ((3, 80), (80, CLASSES))]
+    found = compress(
+        tiny_model(*layers),
+        Splits(TRAIN, VALIDATION, from_arrays(TRAIN.images, TRAIN.labels)),
+        CompressionSettings(stages=["prune", "quantize"], sparsity=sparsity, budget=ANY),
+        tmp_path,
+        fine_tuning=FineTuning(TrainingSettings(image_size=IMAGE_SIZE), Acceleration()),
+    )
+    assert set(dropped(found)) == {"pruned"}
+    assert all(f"{layer.name}: only 240 weights" in dropped(found)["pruned"] for layer in layers)
+    assert found.selected.name in INTEGER_VARIANTS
 
 
 @pytest.mark.component  # Every conversion is tried.

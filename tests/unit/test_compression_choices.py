@@ -9,7 +9,7 @@ import pytest
 
 from components.compression.data import LabelledImages, choose_representative
 from components.compression.measurement import Measurement
-from components.compression.selection import Budget, excesses, select
+from components.compression.selection import Budget, excesses, loses_too_much, select
 from trainer_module.errors import UserError
 from trainer_module.tflite import TensorSpec
 
@@ -60,6 +60,13 @@ def test_of_equally_good_ones_the_smaller_and_then_the_first_whatever_their_meas
 
 def test_limits_are_inclusive() -> None:
     assert excesses(SMALL, 0.95, Budget(max_accuracy_drop=0.95 - 0.90, max_bytes=400, max_latency_ms=1.0)) == []
+
+
+def test_a_drop_of_exactly_the_limit_fits_although_floating_point_makes_it_more() -> None:
+    assert 0.98 - 0.96 > 0.02
+    assert excesses(dataclasses.replace(SMALL, accuracy=0.96), 0.98, Budget(max_accuracy_drop=0.02)) == []
+    assert not loses_too_much(0.96, 0.98, 0.02)
+    assert loses_too_much(0.95, 0.98, 0.02)
 
 
 def test_gain_in_accuracy_is_no_drop() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +13,11 @@ import tf_keras as keras
 from ai_edge_litert.interpreter import Interpreter
 from pydantic import ValidationError
 
-from components.compression import channel_pruning, search, sensitivity
+from components.compression import channel_pruning, search, sensitivity, stages
 from components.compression.clustering import clusterable
 from components.compression.conversion import Converter
+from components.compression.data import LabelledImages, Splits
+from components.compression.engine import compress
 from components.compression.errors import VariantError
 from components.compression.integer_kernels import ClusteredKernel, SteppedKernel, best_steps
 from components.compression.kernels import choose, require_known_layers
@@ -378,6 +381,47 @@ def test_search_that_finds_nothing_says_so() -> None:
         search.furthest([1, 2], lambda _: 1.0, 1.0, lambda level: level, lambda _: False)
 
 
+@pytest.mark.parametrize(
+    ("milder", "reason"), [(VariantError("no time was left"), "no time was left"), (1, "not even the mildest")]
+)
+def test_search_that_cannot_make_the_mildest_says_why(milder: VariantError | int, reason: str) -> None:
+    made = {1: milder, 2: VariantError("diverged"), 3: 3}
+
+    def attempt(level: int) -> int:
+        if isinstance(made[level], VariantError):
+            raise made[level]
+        return made[level]
+
+    with pytest.raises(VariantError, match=reason):
+        search.furthest([1, 2, 3], lambda _: 1.0, 1.0, attempt, lambda _: False)
+
+
+@pytest.mark.parametrize(("parent_accuracy", "fits"), [(0.98, True), (1.0, False)])
+def test_search_takes_what_is_exactly_at_the_limit(parent_accuracy: float, fits: bool) -> None:
+    images = np.zeros((50, SIZE, SIZE, 3), np.uint8)
+    # It finds class 0 in every image, which is right for 48.
+    labels = np.array([1, 1, *[0] * 48])
+    image = keras.Input([SIZE, SIZE, 3])
+    model = keras.Model(image, keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(image)))
+    job = SimpleNamespace(
+        validation=LabelledImages(images, labels),
+        parent_accuracy=parent_accuracy,
+        settings=CompressionSettings(budget={"max_accuracy_drop": 0.02}),
+    )
+    assert stages._fits(job, model) is fits
+
+
+def test_the_budget_is_a_cause_only_of_a_search() -> None:
+    one, other = {"max_bytes": 1000}, {"max_bytes": 2000}
+
+    def causes(budget: dict, **settings: object) -> dict:
+        return CompressionSettings.model_validate({"budget": budget} | settings).causes()
+
+    assert causes(one) == causes(other)
+    for searched in ("sparsity", "clusters", "bits"):
+        assert causes(one, **{searched: "auto"}) != causes(other, **{searched: "auto"})
+
+
 def test_store_gives_back_what_it_was_given_and_nothing_damaged(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "kept"))
     assert store.load("work") is None
@@ -416,6 +460,43 @@ def test_unknown_layers_are_refused_by_name() -> None:
     answer = keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(x))
     with pytest.raises(UserError, match="'odd'"):
         require_known_layers(keras.Model(image, answer), ["prune"])
+
+
+@pytest.mark.parametrize(
+    ("stage", "shared"),
+    [
+        ("qat", keras.layers.ReLU),
+        ("cluster", keras.layers.ReLU),
+        ("prune_channels", keras.layers.ReLU),
+        # It is gone in the folded network, but not in the one that loses channels.
+        ("prune_channels", lambda name: keras.layers.Dropout(0.1, name=name)),
+    ],
+)
+def test_layers_that_are_called_twice_are_refused_by_name(
+    stage: str, shared: Callable[..., keras.layers.Layer], tmp_path: Path
+) -> None:
+    model = with_shared(shared(name="shared"))
+    photos = LabelledImages(IMAGES, LABELS)
+    settings = CompressionSettings(stages=["quantize", "prune", stage])
+    with pytest.raises(UserError, match=f"{stage} cannot work on layer 'shared', which is called 2 times"):
+        compress(model, Splits(photos, photos), settings, tmp_path)
+
+
+def with_shared(shared: keras.layers.Layer) -> keras.Model:
+    image = features = keras.Input([SIZE, SIZE, 3])
+    for channels in (8, 16):
+        features = shared(keras.layers.Conv2D(channels, 3)(features))
+    answer = keras.layers.Dense(4, activation="softmax")(keras.layers.GlobalAveragePooling2D()(features))
+    return keras.Model(image, answer)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shared"), [(["prune"], keras.layers.ReLU()), (["prune", "cluster", "qat"], keras.layers.Dropout(0.1))]
+)
+def test_layers_that_are_called_twice_are_taken_where_that_does_not_matter(
+    wanted: list[str], shared: keras.layers.Layer
+) -> None:
+    require_known_layers(fold_batch_norm(with_shared(shared)), wanted)
 
 
 def test_small_and_depthwise_layers_are_left_out() -> None:

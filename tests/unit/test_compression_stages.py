@@ -238,14 +238,15 @@ def test_auto_searches_and_a_second_run_takes_over_what_is_finished(residual: ke
 def test_auto_finds_more_than_the_mildest(residual: keras.Model, tmp_path: Path) -> None:
     found = run(residual, tmp_path, tmp_path / "kept", stages=["prune"], sparsity="auto")
     assert found.report["done"]["prune"]["sparsity"] > 0.3
+    found.kept.clear()
     assert not (tmp_path / "kept").exists()
 
 
 def test_a_spent_time_budget_leaves_what_needs_no_time(residual: keras.Model, tmp_path: Path) -> None:
-    found = run(residual, tmp_path, stages=["quantize", "qat", "prune"], time_budget_s=1e-6)
+    found = run(residual, tmp_path, stages=["quantize", "qat", "prune"], sparsity="auto", time_budget_s=1e-6)
     reasons = {entry["name"]: entry["reason"] for entry in found.report["dropped"]}
     assert set(reasons) == {"qat_int8", "qat_int4", "pruned"}
-    assert "compression.time_budget_s" in reasons["pruned"]
+    assert all("compression.time_budget_s" in reason for reason in reasons.values())
     assert found.selected.name.startswith("int8")
 
 
@@ -257,6 +258,7 @@ def test_what_was_finished_is_kept_for_a_run_with_more_time(residual: keras.Mode
     found = run(residual, tmp_path, kept, **wanted, time_budget_s=1e-6)
     assert found.selected.name == "pruned_float32"
     assert "run again with more" in found.report["dropped"][0]["reason"]
+    found.kept.clear()
     assert len(list(kept.iterdir())) == 1
 
 
