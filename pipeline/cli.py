@@ -379,7 +379,10 @@ def verify(
     Terminal(as_json=as_json).result([dataclasses.asdict(finding) for finding in findings], *told)
     faults = [finding for finding in findings if finding.fault]
     if faults:
-        raise UserError(f"{verified}: {len(faults)} of {len(findings)} checks failed; push again with trimline run")
+        raise UserError(
+            f"{verified}: {len(faults)} of {len(findings)} checks failed; to push again: trimline run, "
+            "or after a rollback trimline push (docs/operations.md)"
+        )
 
 
 @app.command(
@@ -421,6 +424,7 @@ def main() -> None:
         # Where the terminal was closed, nobody is there to be told.
         with contextlib.suppress(OSError):
             _complain(f"{stop}; to go on: {shlex.join(['trimline', *sys.argv[1:]])}")
+        _drop_what_cannot_be_written()
         sys.exit(STOPPED_BY_SIGNAL + stop.signal)
     except OSError as error:
         if error.errno in FULL:
@@ -437,12 +441,21 @@ def main() -> None:
         sys.exit(BUG)
 
 
+def _drop_what_cannot_be_written() -> None:
+    """Keeps Python from trying once more at its end, and from putting an exit code of its own in the place of ours."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 @contextlib.contextmanager
 def _prepared(
     data: Path | None, output: Path, config: Path | None, assignments: list[str] | None, *, pushes: bool
 ) -> Iterator[tuple[Workspace, IO[str]]]:
     """Checks settings and data, and makes the output directory ready for a run of its own, which pushes or does not."""
-    from pipeline.prepare import resolve
+    from pipeline.prepare import require_destinations, resolve
     from pipeline.recovery import settle
     from pipeline.workspace import Workspace
 
@@ -454,9 +467,11 @@ def _prepared(
     with workspace.locked() as lock:
         settle(workspace)
         settings = resolve(settings, workspace)
-        if not pushes and workspace.settings_file.exists():
-            # It says where the runs before have pushed to, which push, rollback and verify go by.
-            settings = settings.model_copy(update={"push": workspace.read_settings().push})
+        if pushes:
+            require_destinations(settings.push)
+        else:
+            # Where the runs before have pushed to, which push, rollback and verify go by.
+            settings = settings.model_copy(update={"push": workspace.read_push_settings() or settings.push})
         workspace.write_settings(settings)
         yield workspace, lock
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from components.atomic_pusher.destination import whole_versions
+from components.atomic_pusher.destination import latest_whole_versions
 from pipeline.paths import absolute
 from trainer_module.errors import UserError
 
@@ -44,8 +44,7 @@ def live_pushes(pushes: Sequence[Push], directories: Mapping[str, str]) -> dict[
     """
     live: dict[str, Push | None] = {}
     for name, directory in directories.items():
-        highest = whole_versions(directory)[-1:]
-        path = posixpath.join(directory, str(highest[0])) if highest else ""
+        path = posixpath.join(directory, str(next(latest_whole_versions(directory), "")))
         live[name] = next((push for push in reversed(pushes) if push.path == path), None)
     return live
 

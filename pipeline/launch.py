@@ -164,16 +164,29 @@ def signals_raise(message: str) -> Iterator[None]:
     def interrupt(number: int, _: object) -> None:
         raise Interrupted(message, number)
 
+    with _handled_by(interrupt):
+        yield
+
+
+@contextlib.contextmanager
+def signals_ignored() -> Iterator[None]:
+    """Lets what must not be left half done come to its end."""
+    with _handled_by(signal.SIG_IGN):
+        yield
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, Any], None] | signal.Handlers) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    for number, handler in before.items():
+    for number, present in before.items():
         # What is ignored on purpose stays so: nohup does that.
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
+        if present is not signal.SIG_IGN:
+            signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, present in before.items():
+            signal.signal(number, present)
 
 
 def _follow(process: subprocess.Popen[bytes], poll: Callable[[], None]) -> None:

@@ -17,12 +17,15 @@ from tfx.dsl.io import fileio
 from components.atomic_pusher import destination, properties
 from pipeline.beam import IN_PROCESS_RUNNER, beam_arguments, prepare_workers
 from pipeline.child import describe_failure, report_outcome
+from pipeline.destinations import push_directories, require_reachable
 from pipeline.metadata import Metadata
 from pipeline.workspace import Workspace
 from trainer_module.errors import UserError
 from trainer_module.files import write_whole
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tfx import v1 as tfx
     from tfx.dsl.components.base.base_node import BaseNode
 
@@ -37,7 +40,6 @@ def run(workspace: Workspace) -> None:
     Args:
         workspace: Its settings file says what to run.
     """
-    from pipeline.destinations import push_directories, require_reachable
     from pipeline.summary import publish_failure, write_summary
 
     settings = workspace.read_settings()
@@ -53,11 +55,11 @@ def run(workspace: Workspace) -> None:
 
 
 def forget_lost_pushes(workspace: Workspace) -> None:
-    """Makes the Pushers push again where the latest push has vanished, or is live and was changed.
+    """Makes the Pushers push again where the latest push has vanished, was changed, or is of other models.
 
-    TFX takes a push from the cache as long as the Pusher's archive copy exists, whatever the pushed version came to.
-    What trimline push and rollback put somewhere has no archive copy. A rollback that was changed is left to trimline
-    verify: a run would put the release before it in its place.
+    TFX takes a push from the cache as long as the Pusher's archive copy exists, whatever the pushed version came to,
+    and whatever was pushed after it. What trimline push and rollback put somewhere has no archive copy. A rollback
+    stays, and one that was changed is left to trimline verify: a run would put the release before it in its place.
 
     Args:
         workspace: Output directory.
@@ -68,10 +70,17 @@ def forget_lost_pushes(workspace: Workspace) -> None:
     for push in sorted(Metadata(workspace.metadata_file).pushed_models(), key=lambda push: push.id):
         if properties.DESTINATION in push.properties:
             by_directory[posixpath.dirname(push.properties[properties.DESTINATION])].append(push)
-    for pushes in by_directory.values():
-        if _is_lost(pushes[-1]):
-            for archive in {push.uri for push in pushes if _is_archived(push) and fileio.exists(push.uri)}:
-                fileio.rmtree(archive)
+    for directory in push_directories(workspace.read_settings(), workspace).values():
+        for push in _lost(by_directory[directory]):
+            if _is_archived(push) and fileio.exists(push.uri):
+                fileio.rmtree(push.uri)
+
+
+def _lost(pushes: Sequence[OutputArtifact]) -> Sequence[OutputArtifact]:
+    """Returns the pushes to one directory, oldest first, whose archive copies say what is no longer so."""
+    if not pushes or _is_lost(pushes[-1]):
+        return pushes
+    return pushes[:-1] if _is_archived(pushes[-1]) else ()
 
 
 def _is_lost(push: OutputArtifact) -> bool:
@@ -79,7 +88,7 @@ def _is_lost(push: OutputArtifact) -> bool:
     if not fileio.exists(path):
         return True
     base, version = posixpath.split(path)
-    is_live = not any(other > int(version) for other in destination.whole_versions(base))
+    is_live = next(destination.latest_whole_versions(base), 0) <= int(version)
     return is_live and _is_archived(push) and digest is not None and destination.tree_digest(path) != digest
 
 
@@ -129,7 +138,6 @@ def _awaited(node: BaseNode) -> set[str]:
 
 def _locations(settings: PipelineSettings, workspace: Workspace) -> Locations:
     from pipeline.create_pipeline import Locations
-    from pipeline.destinations import push_directories
 
     if settings.data.path is None:
         raise UserError("data.path is not set in the settings of the run; start it with trimline run")

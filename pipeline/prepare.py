@@ -35,8 +35,7 @@ def resolve(settings: PipelineSettings, workspace: Workspace) -> PipelineSetting
         Settings with `data.path` and `push.*_dir` absolute, and `data.image_size` a number.
 
     Raises:
-        UserError: If the data folder is unusable, the input smaller than the network's stride, or nothing can be
-            pushed to a `push.*_dir`.
+        UserError: If the data folder is unusable, or the input smaller than the network's stride.
     """
     if settings.data.path is None:
         settings = _with_digits(settings, workspace)
@@ -47,23 +46,35 @@ def resolve(settings: PipelineSettings, workspace: Workspace) -> PipelineSetting
         size = auto_image_size(_typical_side(listing))
     require_consistent(settings.model, settings.trainer, size)
     data = settings.data.model_copy(update={"path": path, "image_size": size})
-    return settings.model_copy(update={"data": data, "push": _checked(settings.push)})
+    push = settings.push.model_copy(update=_given_directories(settings.push))
+    return settings.model_copy(update={"data": data, "push": push})
 
 
-def _checked(push: PushSettings) -> PushSettings:
-    """Makes paths mean the same wherever they are read later, and refuses those that a push could not be written to."""
-    given = {"saved_model_dir": push.saved_model_dir, "tflite_dir": push.tflite_dir}
-    directories = {key: absolute(value) for key, value in given.items() if value}
+def require_destinations(push: PushSettings) -> None:
+    """Refuses directories that nothing could be pushed to: after the training it would be late to find out.
+
+    Args:
+        push: Where to.
+
+    Raises:
+        UserError: Both artifacts have the same directory, or one on this machine cannot be written.
+    """
+    directories = _given_directories(push)
     if len(directories) == 2 and len(set(directories.values())) == 1:
         raise UserError(f"push.saved_model_dir and push.tflite_dir are both {push.tflite_dir}; give each its own")
     for key, directory in directories.items():
         if not is_remote(directory):
             _require_writable(f"push.{key}", Path(directory))
-    return push.model_copy(update=directories)
+
+
+def _given_directories(push: PushSettings) -> dict[str, str]:
+    """Returns what is set, so that it means the same wherever it is read later."""
+    given = {"saved_model_dir": push.saved_model_dir, "tflite_dir": push.tflite_dir}
+    return {key: absolute(value) for key, value in given.items() if value}
 
 
 def _require_writable(key: str, directory: Path) -> None:
-    """Looks at what is there of a directory that a push will make; after the training it would be late to find out."""
+    """Looks at what is there of a directory that a push will make."""
     existing = next(each for each in (directory, *directory.parents) if each.exists())
     if not existing.is_dir():
         raise UserError(f"{key}={directory}: {existing} is a file; choose another directory")

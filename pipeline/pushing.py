@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from components.atomic_pusher import destination
 from pipeline.destinations import push_directories
-from pipeline.launch import signals_raise
+from pipeline.launch import signals_ignored, signals_raise
 from pipeline.ledger import Kind, Ledger, Push, Release
 from trainer_module.errors import UserError
 
@@ -106,7 +106,7 @@ def _live(pushes: Sequence[Push], directory: str) -> Push | None:
     A push that was killed before it could be recorded left a version of a known release: it has not happened.
     """
     known = {push.sha256 for push in pushes}
-    for version in reversed(destination.whole_versions(directory)):
+    for version in destination.latest_whole_versions(directory):
         path = posixpath.join(directory, str(version))
         recorded = next((push for push in reversed(pushes) if push.path == path), None)
         if recorded or destination.tree_digest(path) not in known:
@@ -152,15 +152,22 @@ def _publish_and_record(
     try:
         version = destination.next_version(*directories.values())
         for name, source in sources.items():
-            paths[name] = destination.publish(source, directories[name], version)
+            paths[name] = posixpath.join(directories[name], str(version))
+            try:
+                destination.publish(source, directories[name], version)
+            except FileExistsError:
+                # Another push made it in this very second.
+                del paths[name]
+                raise
         now, who = time.time(), destination.who()
         pushed = {
             name: Push(name, release, path, version, who, now, kind, digests[name]) for name, path in paths.items()
         }
         ledger.record(release, pushed)
     except BaseException:
-        for path in paths.values():
-            destination.remove(path)
+        with signals_ignored():
+            for path in filter(tf.io.gfile.isdir, paths.values()):
+                destination.remove(path)
         raise
     return paths
 

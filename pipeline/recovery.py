@@ -79,3 +79,5 @@ def _open(workspace: Workspace) -> MetadataStore:
             ) from None
         logging.getLogger(__name__).warning("%s: brought up to this version of ML Metadata; before: %s", file, copy)
         return store
+    except UnreadableStoreError as error:
+        raise UserError(f"{file}: cannot be read as the metadata store ({error}); choose another --output") from None

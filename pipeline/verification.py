@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import posixpath
 import tempfile
 from pathlib import Path
@@ -116,23 +117,25 @@ def _saved_model_checks(path: str) -> dict[str, Callable[[], str]]:
 
 
 def _bundle_checks(path: str, workspace: Workspace) -> dict[str, Callable[[], str]]:
+    load = functools.cache(lambda: _load(path))
+
     def digests() -> str:
-        return f"sha256 {_load(path).manifest.sha256['model.tflite'][:12]}..., {len(_load(path).labels)} labels"
+        return f"sha256 {load().manifest.sha256['model.tflite'][:12]}..., {len(load().labels)} labels"
 
     def tensors() -> str:
-        bundle = _load(path)
+        bundle = load()
         Predictor(bundle)
         return f"{bundle.manifest.input.dtype} {list(bundle.manifest.input.shape)}"
 
     def metrics() -> str:
-        stated = _load(path).manifest.metrics
+        stated = load().manifest.metrics
         missing = [name for name in _METRICS if not isinstance(stated.get(name), int | float)]
         if missing:
             raise _FaultError(f"{path}/model.json: no number for {', '.join(missing)}")
         return f"validation accuracy {stated['validation_accuracy']:.2%}"
 
     def lineage() -> str:
-        return _check_lineage(path, _load(path).manifest.lineage, Metadata(workspace.metadata_file))
+        return _check_lineage(path, load().manifest.lineage, Metadata(workspace.metadata_file))
 
     return {
         "sha256 and labels": digests,

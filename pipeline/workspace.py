@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.config import PipelineSettings
+from pipeline.config import PipelineSettings, PushSettings
 from trainer_module.errors import UserError
 from trainer_module.files import write_whole
 
@@ -111,3 +112,10 @@ class Workspace:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "damaged, or of another version of Trimline"
             raise UserError(f"{self.settings_file}: {reason}; trimline run with this --output writes it anew") from None
+
+    def read_push_settings(self) -> PushSettings | None:
+        """Reads where the latest run pushed to, from settings of another version too; None where nothing says it."""
+        try:
+            return PushSettings.model_validate(json.loads(self.settings_file.read_text(encoding="utf-8"))["push"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import secrets
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -31,6 +32,8 @@ _FEATURE_SPEC = {
 }
 _BYTES_PARSED_AT_ONCE = 4 * 2**20
 _FOLDER_PREFIX = "trimline-images-"
+# Goes up when a seed comes to give other batches: a training that was begun with those before cannot go on with these.
+ORDER = 2
 # Both are fixed and not fitted to the machine: a training that resumes elsewhere must find the examples in the order in
 # which it left them. Ingest has mixed the files already, so to shuffle a part of a large split at a time is enough.
 _FILES_READ_AT_ONCE = 16
@@ -274,7 +277,7 @@ def _saved(files: Sequence[str], image_size: int, size: int) -> str | None:
     own_folder.remove_abandoned(_FOLDER_PREFIX)
     if size > cache_room.disk_room():
         return None
-    directory = own_folder.make(_FOLDER_PREFIX)
+    directory = str(Path(own_folder.make(_FOLDER_PREFIX)) / "images")
     _decoded(files, image_size).save(directory)
     return directory
 

@@ -10,9 +10,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
+# Only a folder that has it was made here; it is locked for as long as the process lives.
+_LOCK = ".made-by-trimline"
+
 
 def make(prefix: str) -> str:
-    """Makes an empty folder that is removed when this process ends.
+    """Makes a folder that is removed when this process ends, empty but for a hidden file.
 
     Args:
         prefix: How its name begins.
@@ -20,13 +23,14 @@ def make(prefix: str) -> str:
     Returns:
         Its path.
     """
-    # Under another name until it is locked, or another process could take it for an abandoned one meanwhile.
-    unlocked = Path(tempfile.mkdtemp(prefix=f"unlocked-{prefix}"))
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    unlocked = folder / f"{_LOCK}.new"
+    # Where nothing can be locked, nothing is taken for abandoned.
     with contextlib.suppress(OSError):
         # Never closed: the kernel lets go of it when the process ends, in whatever way.
-        fcntl.flock(os.open(unlocked, os.O_RDONLY), fcntl.LOCK_EX)
-    folder = unlocked.rename(unlocked.with_name(unlocked.name.removeprefix("unlocked-")))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        fcntl.flock(os.open(unlocked, os.O_CREAT | os.O_RDWR, 0o600), fcntl.LOCK_EX)
+        unlocked.rename(folder / _LOCK)
     return str(folder)
 
 
@@ -36,12 +40,12 @@ def remove_abandoned(prefix: str) -> None:
     Args:
         prefix: How their names begin.
     """
-    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        # What belongs to another user, or cannot be locked in this file system, stays too.
+    for lock in Path(tempfile.gettempdir()).glob(f"{prefix}*/{_LOCK}"):
+        # What belongs to another user stays too.
         with contextlib.suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            descriptor = os.open(lock, os.O_RDWR | os.O_NOFOLLOW)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder)
+                shutil.rmtree(lock.parent)
             finally:
                 os.close(descriptor)

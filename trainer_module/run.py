@@ -66,7 +66,13 @@ def _checkpoint_directory(fn_args: FnArgs, names: list[str]) -> str:
     """Names a directory that other settings, data or versions never share."""
     config = fn_args.custom_config
     own = fingerprint(
-        config["training"], config["version"], tf.__version__, fn_args.train_files, fn_args.eval_files, names
+        config["training"],
+        config["version"],
+        input_pipeline.ORDER,
+        tf.__version__,
+        fn_args.train_files,
+        fn_args.eval_files,
+        names,
     )
     return f"{config['checkpoints']}/{own}"
 

@@ -11,10 +11,14 @@ import re
 import socket
 import time
 import uuid
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from components.atomic_pusher.uri import is_remote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Model servers look only at directories whose name is a number.
 _STAGING_PREFIX = ".staging-"
@@ -22,14 +26,18 @@ _REMOVED_PREFIX = ".removed-"
 _HIDDEN = re.compile(rf"(?:{re.escape(_STAGING_PREFIX)}|{re.escape(_REMOVED_PREFIX)})(\d+)(?:-[0-9a-f]+)?", re.ASCII)
 # Without these no server takes a version for one.
 _LAST_FILES = ("saved_model.pb", "model.json")
+# Some of these are there before.
+_FIRST_FILES = ("variables", "assets", "fingerprint.pb", "model.tflite", "labels.txt")
 # What is younger may be another run's, which is at work on it.
 _LEFTOVER_SECONDS = 24 * 60 * 60
+# Versions are times; a smaller number is another program's.
+_FIRST_VERSION = 1_500_000_000
 
 
 def versions(base: str) -> list[int]:
     """Returns the numbers that are taken in a directory of versions, in ascending order; none where it does not exist.
 
-    Whoever wants what can be served asks for `whole_versions`.
+    Whoever wants what can be served asks for `whole_versions` or `latest_whole_versions`.
     """
     return sorted(int(name) for name in _names(base) if name.isascii() and name.isdigit())
 
@@ -39,7 +47,14 @@ def whole_versions(base: str) -> list[int]:
 
     Object stores have no rename, so a push that was killed there leaves a version without its last file.
     """
-    return [version for version in versions(base) if _is_whole(posixpath.join(base, str(version)))]
+    return sorted(latest_whole_versions(base))
+
+
+def latest_whole_versions(base: str) -> Iterator[int]:
+    """Yields the versions that servers load, the newest first, and looks no further than it is asked to."""
+    for version in reversed(versions(base)):
+        if _is_whole(posixpath.join(base, str(version))):
+            yield version
 
 
 def next_version(*bases: str) -> int:
@@ -57,11 +72,9 @@ def newest(base: str, digest: str) -> str | None:
         base: Directory of versions.
         digest: The content's `tree_digest`.
     """
-    for version in whole_versions(base)[-1:]:
-        target = posixpath.join(base, str(version))
-        if tree_digest(target) == digest:
-            return target
-    return None
+    version = next(latest_whole_versions(base), None)
+    target = posixpath.join(base, str(version))
+    return target if version is not None and tree_digest(target) == digest else None
 
 
 def publish(source: str, base: str, version: int) -> str:
@@ -162,13 +175,13 @@ def _remove_leftovers(base: str) -> None:
     begun = {name: int(match[1]) for name in _names(base) if (match := _HIDDEN.fullmatch(name))}
     if is_remote(base):
         # Elsewhere a version appears whole, so what is not is nothing of ours.
-        whole = whole_versions(base)
-        begun |= {str(version): version for version in versions(base) if version not in whole}
+        begun |= {str(version): version for version in versions(base) if version >= _FIRST_VERSION}
     for name, at in begun.items():
-        if at < time.time() - _LEFTOVER_SECONDS:
-            # No reason not to push: it may be another user's, and a run beside this one may remove it too.
-            with contextlib.suppress(OSError, tf.errors.OpError):
-                tf.io.gfile.rmtree(posixpath.join(base, name))
+        directory = posixpath.join(base, name)
+        # No reason not to push: it may be another user's, and a run beside this one may remove it too.
+        with contextlib.suppress(OSError, tf.errors.OpError):
+            if at < time.time() - _LEFTOVER_SECONDS and (_HIDDEN.fullmatch(name) or _is_half(directory)):
+                tf.io.gfile.rmtree(directory)
 
 
 def _hidden_name(prefix: str) -> str:
@@ -178,6 +191,12 @@ def _hidden_name(prefix: str) -> str:
 
 def _is_whole(directory: str) -> bool:
     return any(tf.io.gfile.exists(posixpath.join(directory, name)) for name in _LAST_FILES)
+
+
+def _is_half(directory: str) -> bool:
+    """Tells whether something of a model is there, but not what is copied last."""
+    begun = any(tf.io.gfile.exists(posixpath.join(directory, name)) for name in _FIRST_FILES)
+    return begun and not _is_whole(directory)
 
 
 def _names(base: str) -> list[str]:

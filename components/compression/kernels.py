@@ -40,8 +40,25 @@ _KNOWN_LAYERS = (
     keras.layers.DepthwiseConv2D,
     keras.layers.InputLayer,
 )
-# They change nothing but weights, which all calls of a layer share.
-_WORK_ON_REPEATED_CALLS = ("prune",)
+# Layers that hand on values of their input, or, like softmax, have a range of their own in TFLite.
+SAME_RANGE_LAYERS = (
+    *VIEW_LAYERS,
+    keras.layers.Dropout,
+    keras.layers.Flatten,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.InputLayer,
+    keras.layers.MaxPooling2D,
+    keras.layers.Softmax,
+    keras.layers.ZeroPadding2D,
+)
+# What each stage can work on although it is called more than once: all calls of a layer share its weights, but each has
+# a range of its own, and channels that flow elsewhere.
+_MAY_BE_CALLED_AGAIN = {
+    "prune": keras.layers.Layer,
+    "qat": SAME_RANGE_LAYERS,
+    "cluster": SAME_RANGE_LAYERS,
+    "prune_channels": (),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +146,7 @@ def require_known_layers(model: keras.Model, stages: Sequence[str]) -> None:
 
 
 def require_single_calls(model: keras.Model, stages: Sequence[str]) -> None:
-    """Refuses models in which a layer is called more than once, unless no stage asks what flows where.
+    """Refuses models in which a layer is called more than once, where a stage must know what flows where.
 
     Args:
         model: A functional model.
@@ -138,12 +155,15 @@ def require_single_calls(model: keras.Model, stages: Sequence[str]) -> None:
     Raises:
         UserError: Names such a layer.
     """
-    refusing = [stage for stage in stages if stage not in _WORK_ON_REPEATED_CALLS]
-    for layer in model.get_config()["layers"] if refusing else ():
-        if len(layer["inbound_nodes"]) > 1:
+    for described in model.get_config()["layers"]:
+        layer, calls = model.get_layer(described["name"]), len(described["inbound_nodes"])
+        refusing = [
+            stage for stage in stages if calls > 1 and not isinstance(layer, _MAY_BE_CALLED_AGAIN.get(stage, ()))
+        ]
+        if refusing:
             raise UserError(
-                f"compression.stages: {', '.join(refusing)} cannot work on layer {layer['name']!r}, which is called"
-                f" {len(layer['inbound_nodes'])} times; give each call a layer of its own, or leave those stages out"
+                f"compression.stages: {', '.join(refusing)} cannot work on layer {layer.name!r}, which is called"
+                f" {calls} times; give each call a layer of its own, or leave those stages out"
             )
 
 

@@ -17,26 +17,21 @@ import tf_keras as keras
 
 from components.compression import graph
 from components.compression.integer_kernels import ClusteredKernel, SteppedKernel, constant
-from components.compression.kernels import channel_axes, has_kernel, is_depthwise, kernel, weight_count
+from components.compression.kernels import (
+    SAME_RANGE_LAYERS,
+    channel_axes,
+    has_kernel,
+    is_depthwise,
+    kernel,
+    weight_count,
+)
 from components.compression.narrow_kernels import WIDE_BITS, stored_bits
-from trainer_module.view_averaging import LAYERS as VIEW_LAYERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _SMALLEST_RANGE = 1e-8
 _CALIBRATION_BATCH = 64
-# Layers that hand on values of their input, or, like softmax, have a range of their own in TFLite.
-_SAME_RANGE = (
-    keras.layers.Dropout,
-    keras.layers.Flatten,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.InputLayer,
-    keras.layers.MaxPooling2D,
-    keras.layers.Softmax,
-    keras.layers.ZeroPadding2D,
-    *VIEW_LAYERS,
-)
 
 
 def fake_quantized(
@@ -212,7 +207,7 @@ def _output_ranges(model: keras.Model, images: np.ndarray) -> dict[str, tuple[fl
     needing = [
         layer
         for layer in model.layers
-        if not isinstance(layer, _SAME_RANGE) and not _feeds_only_relu(model, layer, takers[layer.name])
+        if not isinstance(layer, SAME_RANGE_LAYERS) and not _feeds_only_relu(model, layer, takers[layer.name])
     ]
     probe = tf.function(keras.Model(model.input, [layer.output for layer in needing]), reduce_retracing=True)
     lows, highs = np.full(len(needing), np.inf), np.full(len(needing), -np.inf)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 
-from components.atomic_pusher.destination import tree_digest, whole_versions
+from components.atomic_pusher.destination import latest_whole_versions, tree_digest
 
 
 def latest_other(base: str, candidate: str) -> str:
@@ -21,5 +21,5 @@ def latest_other(base: str, candidate: str) -> str:
         The version's directory; "" if there is none.
     """
     own = tree_digest(candidate)
-    directories = (posixpath.join(base, str(version)) for version in reversed(whole_versions(base)))
+    directories = (posixpath.join(base, str(version)) for version in latest_whole_versions(base))
     return next((directory for directory in directories if tree_digest(directory) != own), "")

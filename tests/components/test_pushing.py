@@ -1,5 +1,6 @@
 """trimline push and rollback over a real metadata store, with versions that the real Pusher made."""
 
+import dataclasses
 import errno
 import io
 import os
@@ -246,7 +247,7 @@ def test_the_table_keeps_what_it_is_for_in_80_columns(run):
     assert sum(" live " in line for line in lines) == 2
 
 
-SAVED_MODEL_ARCHIVES = {f"{release}/saved_model-archive" for release in ("first", "second", "third")}
+LIVE_ARCHIVES = {"third/saved_model-archive", "third/tflite-archive"}
 
 
 def _archives(run):
@@ -258,12 +259,12 @@ def test_a_run_looks_after_its_own_pushes_only(run, tmp_path):
     there = tmp_path / "there"
     push(run.workspace, below(str(there)))
     forget_lost_pushes(run.workspace)
-    assert len(_archives(run)) == 6
+    assert _archives(run) == LIVE_ARCHIVES
     live = live_pushes(Ledger(run.workspace.metadata_file).pushes(), run.directories)["tflite"]
     destination.remove(live.path)
     destination.remove(f"{there}/tflite/{destination.versions(str(there / 'tflite'))[-1]}")
     forget_lost_pushes(run.workspace)
-    assert _archives(run) == SAVED_MODEL_ARCHIVES
+    assert _archives(run) == {"third/saved_model-archive"}
 
 
 def test_what_is_live_and_was_changed_is_pushed_again(run):
@@ -271,10 +272,24 @@ def test_what_is_live_and_was_changed_is_pushed_again(run):
     older, live = (Path(run.directories["tflite"], str(version)) for version in versions[-2:])
     (older / FILES["tflite"]).write_text("forged, but live no more")
     forget_lost_pushes(run.workspace)
-    assert len(_archives(run)) == 6
+    assert _archives(run) == LIVE_ARCHIVES
     (live / FILES["tflite"]).write_text("forged")
     forget_lost_pushes(run.workspace)
-    assert _archives(run) == SAVED_MODEL_ARCHIVES
+    assert _archives(run) == {"third/saved_model-archive"}
+
+
+def test_what_is_no_longer_live_is_not_taken_from_the_cache(run):
+    forget_lost_pushes(run.workspace)
+    assert _archives(run) == LIVE_ARCHIVES
+
+
+def test_a_run_asks_no_destination_of_trimline_push(run):
+    ledger = Ledger(run.workspace.metadata_file, writable=True)
+    pushed = ledger.pushes()[-1]
+    there = dataclasses.replace(pushed, path="nowhere://bucket/tflite/5", version=5, kind="push")
+    ledger.record(pushed.release, {"tflite": there})
+    forget_lost_pushes(run.workspace)
+    assert _archives(run) == LIVE_ARCHIVES
 
 
 def test_a_run_does_not_undo_a_rollback(run):

@@ -212,8 +212,10 @@ def test_a_push_to_an_object_store_removes_old_versions_that_are_not_whole(tmp_p
     for version in (old, young):
         _write(f"{base}/{version}/model.tflite", "half")
     _write(f"{base}/5/model.json", "whole, however old")
+    for name in ("2024/model.tflite", f"{old - 1}/notes.txt"):
+        _write(f"{base}/{name}", "another program's")
     version = _push(tmp_path, True, base).get_string_custom_property("pushed_version")
-    assert destination.versions(base) == [5, young, int(version)]
+    assert destination.versions(base) == [5, 2024, old - 1, young, int(version)]
 
 
 @pytest.mark.parametrize("altered", ["a.txt", "saved_model.pb"])

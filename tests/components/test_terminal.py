@@ -56,6 +56,8 @@ def test_closing_the_terminal_ends_a_run_as_a_hang_up_does(tmp_path):
     if process == 0:
         # Under nohup it would be ignored.
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        # What is not written at once, Python would try to write at its end.
+        os.environ.pop("PYTHONUNBUFFERED", None)
         os.execv(TRIMLINE, ["trimline", "run", "--output", str(workspace.root)])  # noqa: S606
     shown = b""
     while b"starting" not in shown:

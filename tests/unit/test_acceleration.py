@@ -25,26 +25,32 @@ without_gpu = pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), r
 TWO_DEVICES = """
 import json
 
+import numpy as np
 import tensorflow as tf
 
-from tests.unit.test_acceleration import BATCH, _builder
 from trainer_module import acceleration
-from trainer_module.settings import AccelerationSettings
+from trainer_module.settings import ModelSettings, TrainerSettings, TrainingSettings
+from trainer_module.training import compiled_model
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+# As on GPUs.
+acceleration.reduced_precision = lambda: "float16"
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+model_settings = ModelSettings(width=0.25, dropout=0.5)
+settings = TrainingSettings(image_size=16, seed=1, model=model_settings, trainer=TrainerSettings(ema=0.9))
+batch = np.random.default_rng(0).uniform(0, 255, (8, 16, 16, 3)).astype(np.float32), np.arange(8, dtype=np.int64) % 2
 
 
 def build(how):
-    with strategy.scope():
-        return _builder()(how)
+    return compiled_model(settings, 2, 10, how, strategy)
 
 
-choice, model = acceleration.choose(AccelerationSettings(), build, BATCH, 1_000_000, strategy)
-model.fit(tf.data.Dataset.from_tensors(BATCH).repeat(), steps_per_epoch=8, verbose=0)
-print("RESULT", json.dumps([choice.to_json(), int(model.optimizer.iterations.numpy())]))
+choice, model = acceleration.choose(settings.acceleration, build, batch, 1_000_000, strategy)
+alike = all(map(np.array_equal, model.get_weights(), build(choice.chosen).get_weights()))
+model.fit(tf.data.Dataset.from_tensors(batch).repeat(), steps_per_epoch=8, verbose=0)
+print("RESULT", json.dumps([choice.to_json(), alike, int(model.optimizer.iterations.numpy())]))
 """
 
 
@@ -170,13 +176,14 @@ def test_a_loss_that_is_no_number_is_none_in_the_record():
 @pytest.mark.component  # A process that loads TensorFlow and traces several networks.
 def test_several_devices_of_one_host_are_measured_too():
     root = Path(__file__).parents[2]
-    run = subprocess.run([sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, cwd=root)
+    run = subprocess.run([sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, cwd=root, timeout=300)
     assert run.returncode == 0, run.stderr
-    choice, steps = json.loads(run.stdout.partition("RESULT")[2])
+    choice, alike, steps = json.loads(run.stdout.partition("RESULT")[2])
     outcomes = [probe["outcome"] for probe in choice["probes"]]
     assert outcomes == ["measured"] * 3 + ["not measured: XLA is not tried on several devices at once"]
     assert choice["strategy"] == "MirroredStrategy"
     # The trained model has forgotten the steps that were tried.
+    assert alike
     assert steps == 8
 
 

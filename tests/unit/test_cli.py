@@ -1,5 +1,6 @@
 """The command line's answers to mistakes, from the real command."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -104,10 +105,21 @@ def test_what_does_not_push_leaves_the_destinations_of_the_runs(tmp_path, monkey
 
     monkeypatch.setattr(launch, "run_module", stop)
     push = PushSettings(tflite_dir="/srv/tflite", keep_versions=2)
-    Workspace(tmp_path).write_settings(PipelineSettings(push=push))
-    result = CliRunner().invoke(app, [*command, "--output", str(tmp_path)])
-    assert isinstance(result.exception, UserError)
-    assert Workspace(tmp_path).read_settings().push == push
+    workspace = Workspace(tmp_path)
+    workspace.write_settings(PipelineSettings(push=push))
+    # As a version had it that is no more.
+    older = json.loads(workspace.settings_file.read_text()) | {"renamed": 1}
+    workspace.settings_file.write_text(json.dumps(older))
+    elsewhere = f"push.tflite_dir={tmp_path}/settings.json/unusable"
+    result = CliRunner().invoke(app, [*command, "--output", str(tmp_path), "--set", elsewhere])
+    assert str(result.exception) == "far enough"
+    assert workspace.read_settings().push == push
+
+
+def test_a_destination_that_cannot_be_written_starts_nothing(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    line = _refused("run", "--output", tmp_path / "out", "--set", f"push.tflite_dir={tmp_path}/file/models")
+    assert "push.tflite_dir" in line
 
 
 def test_a_bad_setting_starts_nothing(tmp_path):

@@ -491,12 +491,24 @@ def with_shared(shared: keras.layers.Layer) -> keras.Model:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "shared"), [(["prune"], keras.layers.ReLU()), (["prune", "cluster", "qat"], keras.layers.Dropout(0.1))]
+    ("wanted", "shared"),
+    [
+        (["prune"], keras.layers.ReLU()),
+        (["prune", "cluster", "qat"], keras.layers.Dropout(0.1)),
+        (["prune", "cluster", "qat"], keras.layers.MaxPooling2D()),
+    ],
 )
 def test_layers_that_are_called_twice_are_taken_where_that_does_not_matter(
     wanted: list[str], shared: keras.layers.Layer
 ) -> None:
     require_known_layers(fold_batch_norm(with_shared(shared)), wanted)
+
+
+def test_a_pooling_that_is_called_twice_is_rebuilt_for_quantisation() -> None:
+    model = fold_batch_norm(with_shared(keras.layers.MaxPooling2D(name="shared")))
+    rebuilt = fake_quantized(model, 8, IMAGES)
+    pixels = tf.cast(IMAGES, tf.float32)
+    assert np.abs(rebuilt(pixels, training=False) - model(pixels, training=False)).max() < 0.05
 
 
 def test_small_and_depthwise_layers_are_left_out() -> None:

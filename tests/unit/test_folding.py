@@ -201,7 +201,8 @@ def test_a_folded_model_that_answers_otherwise_is_not_written(tmp_path, build):
 @pytest.mark.component  # A process that loads TensorFlow.
 def test_folding_is_checked_where_float32_is_no_less(tmp_path):
     command = [sys.executable, "-c", EXPORT_BESIDE_A_GPU, str(tmp_path / "model")]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    root = Path(__file__).parents[2]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root, timeout=300)
     assert [device[-5:] for device in run.stdout.split()] == ["CPU:0", "CPU:0"]
 
 

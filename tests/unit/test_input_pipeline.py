@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import tempfile
@@ -194,17 +195,20 @@ def test_the_cache_on_disk_goes_with_the_process(split):
     run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
     directory, batches = run.stdout.splitlines()
     assert batches == "2"
-    assert not Path(directory).exists()
+    assert not Path(directory).parent.exists()
 
 
+@pytest.mark.component  # A process that loads TensorFlow.
 def test_what_killed_processes_left_on_the_disk_takes_no_room_from_a_cache(split, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    left = tmp_path / "trimline-images-left"
-    left.mkdir()
+    root = Path(__file__).parents[2]
+    killed = [sys.executable, "-c", CACHING_ON_DISK + "\nimport os; os.kill(os.getpid(), 9)", split[0]]
+    subprocess.run(killed, capture_output=True, check=False, cwd=root, env=os.environ | {"TMPDIR": str(tmp_path)})
+    (left,) = tmp_path.iterdir()
     monkeypatch.setattr(cache_room, "memory_room", lambda: 0)
     monkeypatch.setattr(cache_room, "disk_room", lambda: 0 if left.exists() else 2**30)
     records = input_pipeline.measure([split[0]])
-    assert [str(path) for path in tmp_path.iterdir()] == [records.directory]
+    assert list(tmp_path.iterdir()) == [Path(records.directory).parent]
 
 
 def test_replicas_share_every_batch(measured):

@@ -32,6 +32,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_stays(t
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (killed, left), (living, kept) = _owner(tmp_path), _owner(tmp_path)
     (left / "file").touch()
+    assert [path.name for path in kept.iterdir() if not path.name.startswith(".")] == []
     killed.kill()
     killed.wait()
     assert set(tmp_path.iterdir()) == {left, kept}
@@ -41,11 +42,21 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_stays(t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_no_folder_stays(tmp_path, monkeypatch):
+def test_what_was_not_made_here_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (tmp_path / f"{PREFIX}link").symlink_to(elsewhere)
+    (tmp_path / f"{PREFIX}photos").mkdir()
+    (tmp_path / f"{PREFIX}photos" / "1.jpg").touch()
     (tmp_path / f"{PREFIX}file").touch()
     own_folder.remove_abandoned(PREFIX)
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.rglob("*"))) == 3
+
+
+def test_what_is_elsewhere_stays_where_a_link_leads_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    process, folder = _owner(tmp_path)
+    process.kill()
+    process.wait()
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    own_folder.remove_abandoned(PREFIX)
+    assert (tmp_path / "elsewhere").exists()

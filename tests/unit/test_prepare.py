@@ -1,8 +1,10 @@
+import os
+
 import pytest
 from PIL import Image
 
 from pipeline.config import load_settings
-from pipeline.prepare import resolve
+from pipeline.prepare import require_destinations, resolve
 from pipeline.workspace import Workspace
 from trainer_module.errors import UserError
 
@@ -72,16 +74,24 @@ def test_relative_destinations_become_absolute(tmp_path, monkeypatch):
 @pytest.mark.parametrize("key", ["push.saved_model_dir", "push.tflite_dir"])
 def test_a_destination_below_a_file_is_refused_before_anything_runs(tmp_path, key):
     (tmp_path / "file").write_text("mine")
-    given = load_settings(None, (f"{key}={tmp_path}/file/models",))
+    push = load_settings(None, (f"{key}={tmp_path}/file/models",)).push
     with pytest.raises(UserError, match=rf"{key}=.*/file/models: .*/file is a file"):
-        resolve(given, Workspace(tmp_path / "out"))
+        require_destinations(push)
 
 
 def test_one_destination_for_both_artifacts_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    given = load_settings(None, ("push.saved_model_dir=models", f"push.tflite_dir={tmp_path}/models/"))
+    push = load_settings(None, ("push.saved_model_dir=models", f"push.tflite_dir={tmp_path}/models/")).push
     with pytest.raises(UserError, match="give each its own"):
-        resolve(given, Workspace(tmp_path / "out"))
+        require_destinations(push)
+
+
+def test_a_destination_without_access_is_refused_before_anything_runs(tmp_path, monkeypatch):
+    # Root, as which the tests may run, has access to everything.
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)
+    push = load_settings(None, (f"push.tflite_dir={tmp_path}/models",)).push
+    with pytest.raises(UserError, match=rf"push\.tflite_dir=.*/models: {tmp_path} cannot be written to"):
+        require_destinations(push)
 
 
 def test_photos_that_cannot_be_opened_do_not_decide(tmp_path):
