@@ -7,7 +7,7 @@ from typing import Any, Final
 import orjson
 from typing_extensions import override
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving import metrics
 
@@ -36,8 +36,9 @@ class LimitedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with an end to every wait for a client, and to what it may send without an answer.
 
     A request must be complete `timeout_s` after its first byte, whose own time runs from the connection or, as uvicorn
-    does it, from the answer before; answers must be taken in the same time. Request line and headers have at most
-    64 KiB, and so has what comes between the parts of a body and after it.
+    does it, from the answer before; where it waits for the answers to earlier ones, and so is not read, its time begins
+    again after them. Answers must be taken in the same time. Request line and headers have at most 64 KiB, and so has
+    what comes between the parts of a body and after it.
     """
 
     def __init__(self, *args: Any, timeout_s: float, on_close: Callable[[], None] | None = None, **kwargs: Any) -> None:
@@ -54,6 +55,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._on_close = on_close
         self._deadline: asyncio.TimerHandle | None = None
         self._abortion: asyncio.TimerHandle | None = None
+        # The latest request that was begun; uvicorn's `cycle` may be one that waits behind it.
+        self._begun: RequestResponseCycle | None = None
         self._in_message = False
         self._in_headers = True
         self._header_bytes = 0
@@ -70,9 +73,16 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         self._spare()
+        self._abandon()
         super().connection_lost(exc)
         if self._on_close:
             self._on_close()
+
+    @override
+    def eof_received(self) -> None:
+        super().eof_received()
+        # The connection closes now, but for the answers that the client has not taken.
+        self._abort_later()
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -83,6 +93,9 @@ class LimitedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._unparsed_bytes > _MOST_HEADER_BYTES:
             self._refuse_headers()
+        elif self.pipeline:
+            # Nothing more is read for now, so that nothing can be late.
+            self._disarm()
         elif self._is_forgotten():
             self._arm()
 
@@ -92,8 +105,7 @@ class LimitedProtocol(HttpToolsProtocol):
             super().on_message_begin()
             self._in_message = True
             self._header_bytes = 0
-            if self._deadline is None:
-                self._arm()
+            self._arm()
 
     @override
     def on_url(self, url: bytes) -> None:
@@ -132,10 +144,18 @@ class LimitedProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     @override
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._begun = cycle
+        super()._start_asgi_task(cycle, app)
+
+    @override
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing():
             self._abort_later()
+        elif self._in_message and self._deadline is None and not self.pipeline:
+            # What arrived behind others is read again.
+            self._arm()
 
     @override
     def pause_writing(self) -> None:
@@ -164,10 +184,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _is_forgotten(self) -> bool:
         """Tells whether nothing would end the connection: uvicorn's wait for a request ends with any byte."""
-        is_running = self.cycle is not None and not self.cycle.response_complete
-        return self._deadline is None and self.timeout_keep_alive_task is None and not is_running
+        return self._deadline is None and self.timeout_keep_alive_task is None and self._running is None
+
+    @property
+    def _running(self) -> RequestResponseCycle | None:
+        return None if self._begun is None or self._begun.response_complete else self._begun
 
     def _arm(self) -> None:
+        self._disarm()
         self._deadline = self.loop.call_later(self._timeout_s, self._expire)
 
     def _disarm(self) -> None:
@@ -198,6 +222,12 @@ class LimitedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, reason: str) -> None:
         if self._hung_up or self.transport.is_closing():
             return
+        running = self._running
+        if running and (self._in_headers or running is not self.cycle):
+            # Without a word, which would pass for the answer to that earlier request; its own is given, as the last.
+            self._hung_up = True
+            running.keep_alive = False
+            return
         if self._in_headers:
             metrics.requests_of(metrics.UNMATCHED, str(status)).inc()
         else:
@@ -210,5 +240,12 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _hang_up(self) -> None:
         self._hung_up = True
+        self._abandon()
         self.transport.close()
         self._abort_later()
+
+    def _abandon(self) -> None:
+        """Tells the request that is running that nobody waits for its answer; uvicorn tells only the newest."""
+        if running := self._running:
+            running.disconnected = True
+            running.message_event.set()

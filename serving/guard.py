@@ -21,7 +21,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _MB: Final = 1_000_000
 # How many of the largest bodies a worker has memory for while they arrive; a slow client's stays for long.
-_MOST_ARRIVING_BODIES: Final = 4
+MOST_ARRIVING_BODIES: Final = 4
 # What of each body does not count, so that small requests always get through; uvicorn itself keeps as much.
 _FREE_BYTES: Final = 64 * 1024
 # Probes have no key, and the page and the description of the protocols hold no secret.
@@ -112,7 +112,7 @@ class Guard:
 
         def hold(count: int) -> None:
             nonlocal held
-            if self._arriving_bytes + count - held > _MOST_ARRIVING_BODIES * self._max_body:
+            if self._arriving_bytes + count - held > MOST_ARRIVING_BODIES * self._max_body:
                 raise OverloadedError(TOO_MANY)
             self._arriving_bytes += count - held
             held = count

@@ -5,16 +5,21 @@ from typing import Final
 
 # Cameras and encoders write a dozen.
 MOST_SCANS: Final = 200
-TOO_MANY_SCANS: Final = f"a JPEG of more than {MOST_SCANS} scans, which would take very long to decode"
+# Profiles, thumbnails and the like take some hundreds. Pillow keeps each, and a segment can be four bytes long.
+_MOST_SEGMENTS: Final = 20_000
+TOO_MANY_SCANS: Final = (
+    f"a JPEG of more than {MOST_SCANS} scans or {_MOST_SEGMENTS:,} segments, which would take very long to decode"
+)
 
 # Within the pixels, 0xFF is followed by zero or by a restart marker, and any number of 0xFF may fill the space before a
-# marker (JPEG specification, ITU-T T.81, section B.1.1).
-_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
-_START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN, _TEMPORARY = 0xD8, 0xD9, 0xDA, 0x01
+# marker; the markers TEM (0x01) and SOI (0xD8), too, begin no segment (JPEG specification, ITU-T T.81, section B.1.1).
+_SEGMENT = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
+_START_OF_IMAGE = b"\xff\xd8"
+_END_OF_IMAGE, _START_OF_SCAN = 0xD9, 0xDA
 
 
 def has_more_scans(data: bytes, limit: int = MOST_SCANS) -> bool:
-    """Tells whether a file is a JPEG whose picture has more scans than allowed.
+    """Tells whether a file is a JPEG whose picture has more scans than allowed, or too many segments to count them.
 
     Each scan of a progressive JPEG can be a few bytes long, and costs time for each pixel of the picture.
 
@@ -25,16 +30,16 @@ def has_more_scans(data: bytes, limit: int = MOST_SCANS) -> bool:
     Returns:
         False for whatever is no JPEG.
     """
-    scans, position = 0, 0
-    # The count is an upper bound that takes microseconds; going from marker to marker takes a tenth of the decoding.
-    if data[:2] != bytes((0xFF, _START_OF_IMAGE)) or data.count(bytes((0xFF, _START_OF_SCAN))) <= limit:
+    if data[:2] != _START_OF_IMAGE:
         return False
-    while scans <= limit and (found := _MARKER.search(data, position)):
-        marker, position = found[1][0], found.end()
+    scans, position = 0, 0
+    for _ in range(_MOST_SEGMENTS):
+        found = _SEGMENT.search(data, position)
         # What follows the picture, such as a film, is nothing that is decoded.
-        if marker == _END_OF_IMAGE:
+        if not found or found[1][0] == _END_OF_IMAGE:
             return False
-        scans += marker == _START_OF_SCAN
-        if marker not in (_START_OF_IMAGE, _TEMPORARY):
-            position += int.from_bytes(data[position : position + 2])
-    return scans > limit
+        scans += found[1][0] == _START_OF_SCAN
+        if scans > limit:
+            return True
+        position = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
+    return True

@@ -32,7 +32,10 @@ class ServerOptions(BaseModel):
         16, ge=0, le=10_000, description="Requests that wait in each worker; more are answered 429 with Retry-After."
     )
     timeout_s: float = Field(
-        30.0, gt=0.0, le=3600.0, description="Seconds for a client to send a request, and for its answer to be made."
+        30.0,
+        gt=0.0,
+        le=3600.0,
+        description="Seconds for a client to send a request, for its answer to be made, and for the client to take it.",
     )
     grace_s: float = Field(30.0, ge=0.0, le=3600.0, description="Seconds to finish running requests after SIGTERM.")
     max_body_mb: float = Field(32.0, gt=0.0, le=1024.0, description="Largest request body in MB; larger ones get 413.")

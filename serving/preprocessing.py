@@ -27,7 +27,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Args:
         data: The content of the file.
         max_pixels: Most pixels (height times width) that are decoded; guards the memory, of which a pixel takes up to
-            25 bytes while it is decoded.
+            40 bytes while it is decoded.
 
     Returns:
         An image of mode RGB.

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from pipeline.config import load_settings
+from serving.guard import MOST_ARRIVING_BODIES
 from serving.options import ServerOptions
 from tests.image_files import MOST_BYTES_PER_PIXEL
 from tests.kubeflow.api_objects import KINDS, faults
@@ -86,13 +87,17 @@ def test_our_server_computes_no_more_at_a_time_than_it_asks_processors_for(overl
 
 
 @pytest.mark.parametrize("overlay", [*OVERLAYS, "kserve"])
-def test_the_largest_photos_fit_into_our_server_s_memory(overlay):
+def test_the_largest_photos_and_all_bodies_fit_into_our_server_s_memory(overlay):
     container, options = our_server(overlay)
     decoding = options.workers * options.threads * options.max_pixels * MOST_BYTES_PER_PIXEL
+    bodies = options.threads + options.queue + MOST_ARRIVING_BODIES
+    # As much more of those that are computed, where they are JSON (docs/serving.md).
+    bodies += 24 * options.threads
+    needed = decoding + options.workers * bodies * options.max_body_mb * 1_000_000
     limit = container["resources"]["limits"]["memory"]
     assert limit.endswith("Gi")
     # Without photos the server takes some 170 MB (docs/serving.md).
-    assert decoding < int(limit.removesuffix("Gi")) * 2**30 - 512 * 2**20
+    assert needed < int(limit.removesuffix("Gi")) * 2**30 - 512 * 2**20
 
 
 @pytest.mark.parametrize("overlay", [*OVERLAYS, "kserve"])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serving.errors import ServingError
+from serving.jpeg_scans import has_more_scans
 from serving.preprocessing import decode_image, to_pixels
 from tests.hostile_photos import scan_bomb
 from tests.image_files import MOST_BYTES_PER_PIXEL, deep_jpeg2000, with_orientation
@@ -239,6 +240,23 @@ def test_a_jpeg_of_very_many_scans_is_refused_at_once(http: httpx.Client, way: s
     assert time.monotonic() - started < 1
     assert response.status_code == 400
     assert "a JPEG of more than 200 scans" in response.json()["error"]
+
+
+@pytest.mark.parametrize("filler", [b"\xff\x01", b"\xff\xd8", b"\xff\xe0\0\2"], ids=["TEM", "SOI", "empty segments"])
+def test_scans_between_millions_of_markers_are_counted_at_once(filler: bytes) -> None:
+    data = b"\xff\xd8" + filler * (8_000_000 // len(filler)) + b"\xff\xda\0\2" * 201
+    started = time.process_time()
+    assert has_more_scans(data)
+    assert time.process_time() - started < 0.5
+
+
+def test_segments_that_keep_little_or_have_the_bytes_of_scans_are_taken(rng: np.random.Generator) -> None:
+    data = encode(photo(rng, HEIGHT, WIDTH), "JPEG")
+    segment = b"\xff\xeb\0\6\xff\xda\0\2"
+    expected = _decode(data)
+    np.testing.assert_array_equal(_decode(data[:2] + segment * 10_000 + data[2:]), expected)
+    with pytest.raises(ServingError, match="or 20,000 segments"):
+        _decode(data[:2] + segment * 20_001 + data[2:])
 
 
 _MEASURE = """

@@ -38,7 +38,7 @@ tf.config.set_logical_device_configuration(
 # As on GPUs.
 acceleration.reduced_precision = lambda: "float16"
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-model_settings = ModelSettings(width=0.25, dropout=0.5)
+model_settings = ModelSettings(architecture="naive", width=0.1, dropout=0.5)
 settings = TrainingSettings(image_size=16, seed=1, model=model_settings, trainer=TrainerSettings(ema=0.9))
 batch = np.random.default_rng(0).uniform(0, 255, (8, 16, 16, 3)).astype(np.float32), np.arange(8, dtype=np.int64) % 2
 
