@@ -86,10 +86,10 @@ def _guarded(what: str, check: Callable[[], str]) -> Finding:
 
 def _live_version(directory: str, pushes: Sequence[Push]) -> str:
     """Finds the highest version that is whole, or was when it was recorded and has been changed since."""
-    whole, recorded = destination.whole_versions(directory), {push.path for push in pushes}
+    whole, recorded = next(destination.latest_whole_versions(directory), None), {push.path for push in pushes}
     for version in reversed(destination.versions(directory)):
         path = posixpath.join(directory, str(version))
-        if version in whole or path in recorded:
+        if version == whole or path in recorded:
             return path
     raise _FaultError(f"{directory}: no version is there")
 
