@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.atomic_pusher.uri import is_remote
+from trainer_module.uri import is_remote
 
 
 def absolute(directory: str) -> str:

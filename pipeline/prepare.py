@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from components.atomic_pusher.uri import is_remote
 from components.image_example_gen.engine.listing import list_images
 from pipeline.config import PipelineSettings, PushSettings, auto_image_size
 from pipeline.digits import write_digits
 from pipeline.paths import absolute
 from trainer_module.consistency import require_consistent
 from trainer_module.errors import UserError
+from trainer_module.uri import is_remote
 
 if TYPE_CHECKING:
     from components.image_example_gen.engine.listing import Listing

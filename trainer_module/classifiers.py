@@ -16,6 +16,7 @@ from trainer_module.errors import GateError
 from trainer_module.machine_faults import machine_fault
 from trainer_module.preprocessing import decode_images
 from trainer_module.tflite import TFLiteClassifier
+from trainer_module.uri import is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -157,7 +158,7 @@ def _failing_as_reason(what: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _local(directory: str) -> Iterator[str]:
     """Yields a local folder with the model, needed until it is loaded: the interpreter reads no object store."""
-    if not _is_remote(directory):
+    if not is_remote(directory):
         yield directory
         return
     with tempfile.TemporaryDirectory() as scratch:
@@ -169,10 +170,6 @@ def _load(directory: str) -> Classifier:
     if (Path(directory) / TFLITE_FILE).exists() or (Path(directory) / LABELS_FILE).exists():
         return BundleClassifier(directory)
     return SavedModelClassifier(directory)
-
-
-def _is_remote(directory: str) -> bool:
-    return "://" in directory
 
 
 def _download(source: str, target: str) -> None:

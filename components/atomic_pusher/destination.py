@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from components.atomic_pusher.uri import is_remote
+from trainer_module.uri import is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
