@@ -42,7 +42,13 @@ if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
 # The last as shells have it: 130 after Ctrl-C, 143 after SIGTERM.
-DONE, BUG, USER_ERROR, NOT_BLESSED, STOPPED_BY_SIGNAL = 0, 1, 2, 3, 128
+BUG, USER_ERROR, NOT_BLESSED, STOPPED_BY_SIGNAL = 1, 2, 3, 128
+_ORDERS = {
+    "labels": "that of --labels",
+    "model": "the model's own",
+    "alphabetical": "alphabetical",
+    "frequency": "the most frequent first",
+}
 # What a path on the command line or in the settings can come to.
 _OF_PATHS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
@@ -194,6 +200,14 @@ def compress(
         bool,
         typer.Option("--allow-code", help="Load a model that runs code of its own, such as a Lambda layer's, as you."),
     ] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            help="File with the names of the classes, one a line, in the order of the model's answers. Default: as the "
+            "model says; where it does not, alphabetical or the most frequent first, whichever makes it right.",
+        ),
+    ] = None,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
     as_json: JsonOption = False,
@@ -204,7 +218,7 @@ def compress(
     selected. Leaves OUTPUT/compressed/: report.json, variants/, tflite/ (the selected bundle) and saved_model/. A
     compression that was killed goes on where it was.
     """
-    from pipeline.compress import ALLOW_CODE, REPORT_FILE
+    from pipeline.compress import ALLOW_CODE, LABELS, REPORT_FILE
     from pipeline.compression_view import CompressionProgress, compression_table
     from pipeline.launch import run_module
 
@@ -216,11 +230,13 @@ def compress(
             poll = terminal.following(workspace.log_file, progress.poll)
             kept = "finished components and fine-tunings"
             flags = [ALLOW_CODE] if allow_code else []
+            flags += [LABELS, str(labels.absolute())] if labels else []
             run_module("pipeline.compress", workspace, lock, poll, str(model.absolute()), *flags, kept=kept)
     report = json.loads((workspace.compressed / REPORT_FILE).read_text(encoding="utf-8"))
     dropped = [f"Dropped: {each['name']}: {each['reason']}" for each in report["dropped"]]
+    order = f"Order of the classes: {_ORDERS[report['class_order']['source']]}; see labels.txt"
     selected = f"Selected: {report['selected']}; written to {workspace.compressed}"
-    terminal.result(report, compression_table(report), *dropped, selected)
+    terminal.result(report, compression_table(report), *dropped, order, selected)
 
 
 @app.command(
@@ -455,7 +471,7 @@ def _prepared(
     data: Path | None, output: Path, config: Path | None, assignments: list[str] | None, *, pushes: bool
 ) -> Iterator[tuple[Workspace, IO[str]]]:
     """Checks settings and data, and makes the output directory ready for a run of its own, which pushes or does not."""
-    from pipeline.prepare import require_destinations, resolve
+    from pipeline.prepare import require_apart, require_destinations, resolve
     from pipeline.recovery import settle
     from pipeline.workspace import Workspace
 
@@ -463,6 +479,7 @@ def _prepared(
     if data:
         settings = settings.model_copy(update={"data": settings.data.model_copy(update={"path": data})})
     workspace = Workspace(output)
+    require_apart(settings.data.path, workspace.root)
     workspace.prepare()
     with workspace.locked() as lock:
         settle(workspace)
@@ -491,7 +508,9 @@ def _classifier(
         return
     from serving.client import PredictClient
 
-    with PredictClient(url, api_key=os.environ.get("TRIMLINE_API_KEY"), ca_file=ca_file) as client:
+    # As the server takes it: without the newline of the file that it was read from.
+    api_key = os.environ.get("TRIMLINE_API_KEY", "").strip() or None
+    with PredictClient(url, api_key=api_key, ca_file=ca_file) as client:
         yield lambda path, top: [(each.label, each.probability) for each in client.top_classes(path, top)]
 
 
@@ -525,6 +544,8 @@ def _summary_table(summary: dict[str, Any], report: Path) -> Table:
     table.add_row("Latency", f"{shipped['latency_ms']:.3f} ms per image, one thread")
     for pushed in summary["pushed"]:
         table.add_row("Pushed to", pushed["path"])
+    for warning in images["warnings"]:
+        table.add_row("Warning", warning)
     table.add_row("Report", str(report) if report.exists() else "could not be written; see logs/run.log")
     return table
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import functools
 import hashlib
 import json
 import logging
 import shutil
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
     from components.compression.data import Splits
     from components.compression.engine import FineTuning, Result
+    from pipeline.class_order import ClassOrder
     from pipeline.config import PipelineSettings
 
 SAVED_MODEL_DIRECTORY = "saved_model"
@@ -26,15 +30,18 @@ TFLITE_DIRECTORY = "tflite"
 VARIANTS_DIRECTORY = "variants"
 REPORT_FILE = "report.json"
 ALLOW_CODE = "--allow-code"
+LABELS = "--labels"
 
 
-def run(workspace: Workspace, model_path: Path, *, allow_code: bool = False) -> None:
+def run(workspace: Workspace, model_path: Path, *, allow_code: bool = False, labels_file: Path | None = None) -> None:
     """Ingests and transforms the data, compresses the model, and writes OUT/compressed/ as a whole.
 
     Args:
         workspace: Its settings file says on which data, and how.
         model_path: .keras or .h5 file, Keras' SavedModel, or a SavedModel that `trimline run` has pushed.
         allow_code: Whether the model may run code of its own on being loaded.
+        labels_file: Names of the classes in the order of the model's answers, one a line; None where it knows them
+            itself, or they are to be found out.
 
     Raises:
         UserError: The model is no image classifier of the data's classes, or see `engine.compress`.
@@ -49,34 +56,45 @@ def run(workspace: Workspace, model_path: Path, *, allow_code: bool = False) -> 
     run_pipeline(settings, workspace, last_component="Transform")
     make_repeatable(settings.seed)
     splits, names, examples = _transformed(workspace, settings)
-    _require_classes(model, known_names, names, model_path)
+    order = _class_order(model, model_path, known_names, labels_file, splits, names)
+    splits = splits.relabelled(order.of_labels(names))
     partial = workspace.compressed_partial
     shutil.rmtree(partial, ignore_errors=True)
     variants = partial / VARIANTS_DIRECTORY
     variants.mkdir(parents=True)
-    fine_tuning = _fine_tuning(model, settings, examples, workspace)
+    fine_tuning = _fine_tuning(model, settings, order, examples, workspace)
     result = compress(
         model,
         splits,
         settings.compression,
         variants,
         fine_tuning=fine_tuning,
-        class_names=names,
+        class_names=order.names,
         seed=settings.seed or 0,
     )
-    _write(result, splits, names, settings, partial)
+    _write(result, splits, order, settings, partial)
     shutil.rmtree(workspace.compressed, ignore_errors=True)
     partial.rename(workspace.compressed)
     # Last, so that a disk that is full by then costs no fine-tuning.
     result.kept.clear()
 
 
-def _fine_tuning(model: keras.Model, settings: PipelineSettings, examples: str, workspace: Workspace) -> FineTuning:
+def _fine_tuning(
+    model: keras.Model, settings: PipelineSettings, order: ClassOrder, examples: str, workspace: Workspace
+) -> FineTuning:
     from components.compression.engine import FineTuning
     from trainer_module.checkpoints import fingerprint
 
     weights = hashlib.sha256(b"".join(weights.tobytes() for weights in model.get_weights())).hexdigest()
-    own = fingerprint(settings.training().model_dump(mode="json"), settings.compression.causes(), weights, examples)
+    own = fingerprint(
+        settings.training().model_dump(mode="json"),
+        settings.compression.causes(),
+        model.to_json(),
+        weights,
+        order.names,
+        examples,
+        version("trimline"),
+    )
     return FineTuning(settings.training(), checkpoints=str(workspace.compression_checkpoints / own))
 
 
@@ -154,36 +172,56 @@ def _transformed(workspace: Workspace, settings: PipelineSettings) -> tuple[Spli
     return splits, class_names(tft.TFTransformOutput(outputs.uri("Transform", "transform_graph"))), examples
 
 
-def _require_classes(model: keras.Model, known: list[str] | None, names: list[str], path: Path) -> None:
+def _class_order(
+    model: keras.Model,
+    path: Path,
+    known: list[str] | None,
+    labels_file: Path | None,
+    splits: Splits,
+    names: list[str],
+) -> ClassOrder:
+    from pipeline.class_order import ClassOrder, find_order, read_labels, require_same_classes
+
     classes = model.output_shape[-1]
     if classes != len(names):
         raise UserError(f"{path}: answers {classes} classes, but the photos have {len(names)}; give photos of the same")
-    if known is not None and known != names:
-        different = next(pair for pair in zip(known, names, strict=True) if pair[0] != pair[1])
-        raise UserError(f"{path}: knows the class {different[0]!r} where the photos have {different[1]!r}")
+    if labels_file is not None:
+        known = read_labels(labels_file)
+    if known is None:
+        return find_order(model, splits.calibration, names, path)
+    require_same_classes(known, names, labels_file or path)
+    return ClassOrder(known, "model" if labels_file is None else "labels")
 
 
-def _write(result: Result, splits: Splits, names: list[str], settings: PipelineSettings, directory: Path) -> None:
+def _write(result: Result, splits: Splits, order: ClassOrder, settings: PipelineSettings, directory: Path) -> None:
     from components.compression.bundle import BundleContent, write_bundle
     from trainer_module.export import save_serving_model
 
     chosen = result.selected
-    content = BundleContent(chosen.name, chosen.path, names, chosen.measurement, lineage={})
+    content = BundleContent(chosen.name, chosen.path, order.names, chosen.measurement, lineage={})
     write_bundle(content, directory / TFLITE_DIRECTORY)
     save_serving_model(
         result.model,
         str(directory / SAVED_MODEL_DIRECTORY),
-        names,
+        order.names,
         settings.training().image_size,
         fold=settings.acceleration.fold_batch_norm,
         images=splits.validation.images,
     )
-    (directory / REPORT_FILE).write_text(json.dumps(result.report, indent=2), encoding="utf-8")
+    report = result.report | {"class_order": {"source": order.source, "names": order.names}}
+    (directory / REPORT_FILE).write_text(json.dumps(report, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":
     from pipeline.child import report_outcome
 
     logging.basicConfig(level=logging.INFO)
-    target = Workspace(Path(sys.argv[1]))
-    sys.exit(report_outcome(target, lambda: run(target, Path(sys.argv[2]), allow_code=ALLOW_CODE in sys.argv[3:])))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("root", type=Path)
+    parser.add_argument("model", type=Path)
+    parser.add_argument(ALLOW_CODE, action="store_true")
+    parser.add_argument(LABELS, type=Path)
+    given = parser.parse_args()
+    target = Workspace(given.root)
+    compression = functools.partial(run, target, given.model, allow_code=given.allow_code, labels_file=given.labels)
+    sys.exit(report_outcome(target, compression))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import statistics
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from components.image_example_gen.engine.listing import list_images
+from components.image_example_gen.engine.quarantine import printable
 from pipeline.config import PipelineSettings, PushSettings, auto_image_size
 from pipeline.digits import write_digits
 from pipeline.paths import absolute
@@ -40,14 +42,36 @@ def resolve(settings: PipelineSettings, workspace: Workspace) -> PipelineSetting
     if settings.data.path is None:
         settings = _with_digits(settings, workspace)
     path = Path(settings.data.path or "").expanduser().absolute()
+    if str(path) != str(path).encode(errors="replace").decode():
+        raise UserError(f"{printable(str(path))}: the path of the data folder is no UTF-8; rename what is not")
     listing = list_images(path)
     size = settings.data.image_size
     if size == "auto":
-        size = auto_image_size(_typical_side(listing))
+        size = auto_image_size(_typical_side(listing, settings.data.max_side))
     require_consistent(settings.model, settings.trainer, size)
     data = settings.data.model_copy(update={"path": path, "image_size": size})
     push = settings.push.model_copy(update=_given_directories(settings.push))
     return settings.model_copy(update={"data": data, "push": push})
+
+
+def require_apart(data: Path | None, output: Path) -> None:
+    """Refuses an output directory in the data folder, where the next run would take it for a class.
+
+    Args:
+        data: The user's folder of photos; None for the embedded ones.
+        output: Where everything is to be written.
+
+    Raises:
+        UserError: The output is the data folder or lies in it.
+    """
+    if data is None:
+        return
+    photos = data.expanduser().resolve()
+    if output.expanduser().resolve().is_relative_to(photos):
+        raise UserError(
+            f"{printable(str(output))}: the output lies in the data folder {printable(str(photos))}, where it would be "
+            "taken for photos; give an --output outside of it"
+        )
 
 
 def require_destinations(push: PushSettings) -> None:
@@ -92,17 +116,21 @@ def _with_digits(settings: PipelineSettings, workspace: Workspace) -> PipelineSe
     return settings.model_copy(update={"data": data, "trainer": trainer})
 
 
-def _typical_side(listing: Listing) -> int:
-    """Returns the median of the shorter sides of a sample of the photos, in pixels."""
+def _typical_side(listing: Listing, max_side: int) -> int:
+    """Returns the median of the shorter sides of a sample of the photos, in pixels, as ingest will scale them."""
     step = max(1, len(listing.files) // _SAMPLED_PHOTOS)
-    sides = [side for file in listing.files[::step] if (side := _shorter_side(listing.root / file.path))]
+    with warnings.catch_warnings():
+        # Of large photos, of which ingest will say what there is to be said.
+        warnings.simplefilter("ignore")
+        sizes = [size for file in listing.files[::step] if (size := _size(listing.root / file.path))]
+    sides = [min(size) * min(1.0, max_side / max(size)) for size in sizes]
     return round(statistics.median(sides)) if sides else 0
 
 
-def _shorter_side(path: Path) -> int | None:
+def _size(path: Path) -> tuple[int, int] | None:
     try:
         with Image.open(path) as image:
-            return min(image.size)
+            return image.size
     except Exception:
         # Any: Pillow's readers raise whatever they like on damaged files. Ingest will quarantine it with its reason.
         return None

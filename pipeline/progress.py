@@ -77,7 +77,8 @@ class LiveProgress:
         ended = sum(component.state != "running" for component in components)
         elapsed = time.monotonic() - self._started
         footer = Text(f"{ended} of {len(graph)} components, {elapsed:.0f} s; Ctrl-C stops", style="dim")
-        self._live.update(Group(table, footer))
+        warnings = [Text(f"Warning: {warning}", style="yellow") for _, warning in _warnings(reports)]
+        self._live.update(Group(table, *warnings, footer))
 
     def _row(
         self, bracket: str, name: str, component: ComponentRun | None, report: Report | None
@@ -103,6 +104,7 @@ class PlainProgress:
         self._console = console
         self._lines = ReportLines(console)
         self._states: dict[str, str] = {}
+        self._warned: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Self:
         """Does nothing; the view is used like the live one."""
@@ -114,7 +116,7 @@ class PlainProgress:
         """Does nothing."""
 
     def update(self, components: list[ComponentRun], graph: Graph, reports: Mapping[str, Report]) -> None:
-        """Writes a line for every component that starts or ends, for all that it begins to do, and for every epoch."""
+        """Writes a line for every component that starts or ends, all that it begins to do, every epoch and warning."""
         del graph
         for component in components:
             if self._states.get(component.name) != component.state:
@@ -122,6 +124,10 @@ class PlainProgress:
                 _print_line(self._console, f"{component.name}: {_state_text(component)}")
             if component.state == "running" and component.name in reports:
                 self._lines.tell(component.name, reports[component.name])
+        for name, warning in _warnings(reports):
+            if (name, warning) not in self._warned:
+                self._warned.add((name, warning))
+                _print_line(self._console, f"{name}: warning: {warning}")
 
 
 class ReportLines:
@@ -172,6 +178,10 @@ def layout(graph: Graph) -> list[tuple[str, str]]:
 def report_text(report: Report) -> str:
     """Says in a line what a component is doing, how far it is, and its metrics."""
     return ", ".join(part for part in (report["doing"], _position(report), _metrics(report)) if part)
+
+
+def _warnings(reports: Mapping[str, Report]) -> list[tuple[str, str]]:
+    return [(name, warning) for name, report in reports.items() for warning in report.get("warnings", ())]
 
 
 def _print_line(console: Console, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import secrets
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from trainer_module.settings import AugmentationSettings
+
+_logger = logging.getLogger(__name__)
 
 # The functions below hold no control flow of TensorFlow's; to look for some takes AutoGraph half a second.
 _as_it_is = tf.autograph.experimental.do_not_convert
@@ -51,6 +54,7 @@ class Records:
         labels: int64 of shape [count].
         images: uint8 of shape [count, S, S, 3], if they fit in memory.
         directory: Where tf.data saved them, if they fit on the disk only. It is removed when the process ends.
+        classes: The number that a class has in `labels` for each of those in the files; empty where they are the same.
     """
 
     files: tuple[str, ...]
@@ -59,6 +63,7 @@ class Records:
     labels: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0,), np.int64))
     images: tf.Variable | None = None
     directory: str | None = None
+    classes: tuple[int, ...] = ()
 
     @property
     def cache(self) -> Literal["memory", "disk", "none"]:
@@ -113,6 +118,30 @@ def from_arrays(images: np.ndarray, labels: np.ndarray) -> Records:
     """
     with tf.device("CPU"):
         return Records((), len(images), images.nbytes, labels.astype(np.int64), tf.Variable(images, trainable=False))
+
+
+def relabelled(records: Records, classes: Sequence[int]) -> Records:
+    """Gives the classes of a split other numbers.
+
+    Args:
+        records: The split, as `measure` or `from_arrays` made it.
+        classes: The new number of each class, by the old one.
+
+    Returns:
+        The split with the same images.
+    """
+    return dataclasses.replace(records, labels=relabel(records.labels, classes), classes=tuple(classes))
+
+
+def relabel(labels: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """Returns the new number of each label's class.
+
+    Args:
+        labels: int64 of shape [N]; -1 where the class is not in the vocabulary, which stays so.
+        classes: See `relabelled`.
+    """
+    # The last one is where -1 points to.
+    return np.array([*classes, -1], np.int64)[labels]
 
 
 def label_counts(records: Records, classes: int) -> np.ndarray:
@@ -210,7 +239,11 @@ def evaluation_batches(records: Records, image_size: int, batch_size: int) -> tf
 
 
 def load_arrays(
-    file_patterns: Sequence[str], image_size: int, limit: int | None = None, seed: int | None = None
+    file_patterns: Sequence[str],
+    image_size: int,
+    limit: int | None = None,
+    seed: int | None = None,
+    room: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Loads a split, or a random sample of it, into memory.
 
@@ -219,15 +252,16 @@ def load_arrays(
         image_size: Side of the images, in pixels.
         limit: Most images to load; None loads all, in file order.
         seed: Seed of the sample.
+        room: Most bytes that the images may take, of which the first ones are loaded; None: all of the free memory.
 
     Returns:
         uint8 images of shape [N, S, S, 3] and int64 labels of shape [N].
 
     Raises:
-        MemoryError: If they do not fit.
+        MemoryError: If they do not fit, and `room` is None.
     """
     shape = (image_size, image_size, _CHANNELS)
-    buffer = ImageBuffer(shape, cache_room.free_memory())
+    buffer = ImageBuffer(shape, cache_room.free_memory() if room is None else room)
     labels = [np.zeros((0,), np.int64)]
     batches = _decoded(_matching(file_patterns), image_size)
     if limit is not None:
@@ -235,7 +269,10 @@ def load_arrays(
         batches = sample.batch(_BYTES_PARSED_AT_ONCE // math.prod(shape) + 1)
     for images, some_labels in batches.as_numpy_iterator():
         if not buffer.add(images):
-            raise MemoryError(f"the images of {list(file_patterns)} take more than the free memory")
+            if room is None:
+                raise MemoryError(f"the images of {list(file_patterns)} take more than the free memory")
+            _logger.warning("of %s only the first images are used: memory has no room for more", list(file_patterns))
+            break
         labels.append(some_labels)
     return buffer.array(), np.concatenate(labels)
 
@@ -284,8 +321,20 @@ def _saved(files: Sequence[str], image_size: int, size: int) -> str | None:
 
 def _examples(records: Records, image_size: int) -> tf.data.Dataset:
     if records.directory is not None:
-        return tf.data.Dataset.load(records.directory).unbatch()
-    return _decoded(records.files, image_size).unbatch()
+        batches = tf.data.Dataset.load(records.directory)
+    else:
+        batches = _decoded(records.files, image_size)
+    return (batches.map(_new_labels(records.classes)) if records.classes else batches).unbatch()
+
+
+def _new_labels(classes: Sequence[int]) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    numbers = tf.constant([-1, *classes], tf.int64)
+
+    @_as_it_is
+    def change(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return images, tf.gather(numbers, labels + 1)
+
+    return change
 
 
 def _shuffled(examples: tf.data.Dataset, records: Records, image_size: int, seed: tf.Tensor) -> tf.data.Dataset:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Node ids of those who report.
+INGEST = "ImageExampleGen"
 TRAINER = "Trainer"
 COMPRESSION = "Compression"
 
@@ -33,6 +34,7 @@ def report(component: str, doing: str, **figures: Any) -> None:
         doing: A few words, for example "fine-tuning pruned".
         **figures: JSON-ready values. Trainings tell "epoch", "epochs", "step" and "steps", all counted from 1, the
             running "metrics" by their names in Keras, and "epoch" and "metrics" of the last one that is "finished".
+            Whoever found something that the user should know now tells it in "warnings", one line each.
     """
     _logger.debug("%s: %s", component, doing, extra={_REPORT: (component, {"doing": doing, **figures})})
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trainer_module import cache_room
 from trainer_module.errors import UserError
-from trainer_module.input_pipeline import load_arrays, measure
+from trainer_module.input_pipeline import load_arrays, measure, relabel, relabelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,6 +34,10 @@ class LabelledImages:
     images: np.ndarray
     labels: np.ndarray
 
+    def relabelled(self, classes: Sequence[int]) -> LabelledImages:
+        """Returns the same images with other numbers for their classes; see `input_pipeline.relabelled`."""
+        return LabelledImages(self.images, relabel(self.labels, classes))
+
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
@@ -48,6 +53,11 @@ class Splits:
     validation: LabelledImages
     train: Records | None = None
 
+    def relabelled(self, classes: Sequence[int]) -> Splits:
+        """Returns the same splits with other numbers for their classes; see `input_pipeline.relabelled`."""
+        train = None if self.train is None else relabelled(self.train, classes)
+        return Splits(self.calibration.relabelled(classes), self.validation.relabelled(classes), train)
+
 
 def load_splits(train: Sequence[str], validation: Sequence[str], image_size: int, seed: int) -> Splits:
     """Loads transformed examples.
@@ -59,10 +69,11 @@ def load_splits(train: Sequence[str], validation: Sequence[str], image_size: int
         seed: Of the choice of the calibration images.
 
     Returns:
-        The images.
+        The images; of the validation split as many as memory has room for, in the order that ingest has mixed.
     """
     calibration = LabelledImages(*load_arrays(train, image_size, limit=_CALIBRATION_POOL, seed=seed))
-    return Splits(calibration, LabelledImages(*load_arrays(validation, image_size)), measure(train))
+    held_out = LabelledImages(*load_arrays(validation, image_size, room=cache_room.memory_room() // 2))
+    return Splits(calibration, held_out, measure(train))
 
 
 def choose_representative(train: LabelledImages, seed: int, count: int = REPRESENTATIVE_IMAGES) -> np.ndarray:

@@ -19,6 +19,7 @@ from components.image_example_gen.engine.listing import Overview, list_images
 from components.image_example_gen.engine.settings import IngestSettings
 from components.image_example_gen.engine.shards import plan_chunks, write_shard
 from components.image_example_gen.engine.statistics import summarise
+from trainer_module import progress
 from trainer_module.errors import UserError
 from trainer_module.features import SPLITS
 
@@ -62,6 +63,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             logging.warning("Quarantined %s: %s", item.path, item.reason)
         for warning in outcome.statistics.warnings:
             logging.warning("%s: %s", outcome.statistics.data, warning)
+        progress.report(progress.INGEST, "writing its report", warnings=outcome.statistics.warnings)
         verdict.check(outcome.statistics, outcome.quarantined, settings.max_quarantined)
         report.write_report(report_uri, outcome)
 

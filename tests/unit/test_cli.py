@@ -122,6 +122,13 @@ def test_a_destination_that_cannot_be_written_starts_nothing(tmp_path):
     assert "push.tflite_dir" in line
 
 
+def test_an_output_among_the_photos_starts_nothing(tmp_path):
+    (tmp_path / "cat").mkdir()
+    line = _refused("run", "--data", tmp_path, "--output", tmp_path / "out")
+    assert f"{tmp_path}/out: the output lies in the data folder" in line
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_bad_setting_starts_nothing(tmp_path):
     assert "trainer.epochs" in _refused("run", "--output", tmp_path / "out", "--set", "trainer.epochs=0")
     assert not (tmp_path / "out").exists()

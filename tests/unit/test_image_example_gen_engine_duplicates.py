@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from components.image_example_gen.engine import likeness
+from components.image_example_gen.engine import duplicates, likeness
 from components.image_example_gen.engine.duplicates import Leak, Signatures, find_repetitions
 from components.image_example_gen.engine.listing import list_images
 from components.image_example_gen.engine.settings import IngestSettings
@@ -76,8 +76,25 @@ def test_close_hashes_are_found_as_by_comparing_all() -> None:
         for at in range(len(unique))
         for other in np.flatnonzero([int(x).bit_count() <= 4 for x in unique[at + 1 :] ^ unique[at]])
     }
-    assert {tuple(pair) for pair in likeness.close_pairs(unique).tolist()} == expected
+    found = likeness.close_pairs(unique, len(expected))
+    assert found is not None
+    assert {tuple(pair) for pair in found.tolist()} == expected
     assert len(expected) > 1000
+    assert likeness.close_pairs(unique, len(expected) - 1) is None
+
+
+def test_of_very_many_that_look_alike_only_copies_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tree(tmp_path, {"train/a": 1, "train/b": 1})
+    noise = np.random.default_rng(0)
+    for index in range(6):
+        frame = np.asarray(photo(1)).astype(int) + noise.integers(-8, 9, np.asarray(photo(1)).shape)
+        write(tmp_path / f"test/a/{index}.png", encoded(Image.fromarray(frame.clip(0, 255).astype(np.uint8))))
+    write(tmp_path / "test/b/copy.png", (tmp_path / "test/a/0.png").read_bytes())
+    monkeypatch.setattr(duplicates, "_MOST_PAIRS", 0)
+    statistics = summarised(tmp_path).statistics
+    assert statistics.duplicates.near_in_several_splits is None
+    assert statistics.duplicates.copies == 1
+    assert any("too many that look alike" in warning for warning in statistics.warnings)
 
 
 def summarised(root: Path) -> Outcome:

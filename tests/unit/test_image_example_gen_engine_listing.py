@@ -135,6 +135,37 @@ def test_links_into_a_folder_that_may_not_be_entered_stop_nothing() -> None:
     }
 
 
+def test_a_file_that_may_not_be_read_is_quarantined_until_it_may() -> None:
+    # The folders that pytest hands out cannot be entered by another user.
+    with TemporaryDirectory() as name:
+        root = write_tree(Path(name), {"a": 2, "b": 1})
+        root.chmod(0o755)
+        (root / "a" / "000.jpg").chmod(0o000)
+        with without_privileges():
+            closed = list_images(root)
+            assert [(item.path, item.reason) for item in closed.quarantined] == [
+                ("a/000.jpg", "cannot be read (Permission denied)")
+            ]
+        (root / "a" / "000.jpg").chmod(0o644)
+        with without_privileges():
+            opened = list_images(root)
+    assert len(opened.files) == 3
+    assert opened.fingerprint != closed.fingerprint
+
+
+def test_what_systems_put_beside_the_photos_is_ignored() -> None:
+    with TemporaryDirectory() as name:
+        root = write_tree(
+            Path(name), {"train/a": 1, "train/b": 1, "$RECYCLE.BIN/S-1": 1, "#recycle": 1, "lost+found": 1}
+        )
+        root.chmod(0o755)
+        (root / "lost+found").chmod(0o700)
+        with without_privileges():
+            listing = list_images(root)
+    assert listing.classes == ("a", "b")
+    assert listing.ignored == {"system file or folder": 3}
+
+
 def test_a_file_that_vanishes_while_its_folder_is_listed_is_quarantined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,8 +220,27 @@ def test_empty_class_folders_are_named(tmp_path: Path) -> None:
 def test_folders_that_look_like_the_real_classes_are_named(tmp_path: Path) -> None:
     write_tree(tmp_path / "suspect", {"seg_train/sea": 1, "seg_train/hill": 1, "seg_test/sea": 1})
     assert list_images(tmp_path / "suspect").shared_folders == ("sea",)
+    (tmp_path / "suspect" / "notes" / "old").mkdir(parents=True)
+    assert list_images(tmp_path / "suspect").shared_folders == ("sea",)
     write_tree(tmp_path / "fine", {"sea/2023": 1, "hill": 1})
     assert list_images(tmp_path / "fine").shared_folders == ()
+
+
+@pytest.mark.parametrize(
+    ("folders", "suspect"),
+    [
+        (("training_set/training_set/cats", "test_set/test_set/cats"), ("test_set", "training_set")),
+        (("train/cat", "test/cat", "charts"), ("test", "train")),
+        (("seg_train", "seg_test", "seg_pred"), ("seg_test", "seg_train")),
+        (("train", "bus"), ()),
+        (("latest", "retrain"), ()),
+    ],
+)
+def test_classes_that_look_like_splits_are_named(
+    tmp_path: Path, folders: tuple[str, ...], suspect: tuple[str, ...]
+) -> None:
+    write_tree(tmp_path, dict.fromkeys(folders, 1))
+    assert list_images(tmp_path).splits_as_classes == suspect
 
 
 @pytest.mark.parametrize("name", ["a\nb", os.fsdecode(b"latin-\xe9"), " a", " "])

@@ -158,7 +158,7 @@ def test_large_classes_are_left_to_the_hash_unread(tmp_path: Path) -> None:
         ({"test_fraction": 1.0}, r"data\.test_fraction is 1\.0"),
         ({"test_fraction": 0.5, "validation_fraction": 0.5}, r"validation_fraction \+ data\.test_fraction is 1\.0"),
         ({"max_quarantined": 1.5}, r"data\.max_quarantined is 1\.5"),
-        ({"shards": 0}, r"data\.shards is 0"),
+        ({"shards": 0}, "ImageExampleGen's parameter shards is 0"),
         ({"validation_fraction": float("nan")}, r"data\.validation_fraction is nan"),
     ],
 )

@@ -103,6 +103,17 @@ def test_evaluation_reads_every_image_once_in_order(measured, split, cache):
 
 
 @pytest.mark.parametrize("cache", ["memory", "disk", "none"])
+def test_classes_get_other_numbers_wherever_the_images_are_kept(measured, split, cache):
+    records = input_pipeline.relabelled(measured(cache), [1, 0])
+    read = [labels.numpy() for _, labels in input_pipeline.evaluation_batches(records, 16, 20)]
+    np.testing.assert_array_equal(np.concatenate(read), 1 - split[2])
+    np.testing.assert_array_equal(records.labels, 1 - split[2])
+    trained = np.concatenate([labels for _, labels in _training(records, 5, seed=0)])
+    before = np.concatenate([labels for _, labels in _training(measured(cache), 5, seed=0)])
+    np.testing.assert_array_equal(trained, 1 - before)
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk", "none"])
 def test_every_epoch_shows_every_image_once_in_another_order(measured, split, cache):
     _, images, _ = split
     batches = _training(measured(cache), 15, 1, STILL)
@@ -233,6 +244,13 @@ def test_load_arrays_limits_to_a_sample(split):
     assert labels.shape == (12,)
     assert {image.tobytes() for image in sample} <= {image.tobytes() for image in images}
     assert not np.array_equal(sample, images[:12])
+
+
+def test_load_arrays_takes_what_there_is_room_for(split):
+    images, labels = input_pipeline.load_arrays([split[0]], 16, room=45 * 16 * 16 * 3)
+    assert 0 < len(images) == len(labels) <= 45
+    np.testing.assert_array_equal(images, split[1][: len(images)])
+    np.testing.assert_array_equal(labels, split[2][: len(labels)])
 
 
 def test_load_arrays_refuses_what_does_not_fit(split, monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from pipeline.config import load_settings
-from pipeline.prepare import require_destinations, resolve
+from pipeline.prepare import require_apart, require_destinations, resolve
 from pipeline.workspace import Workspace
 from trainer_module.errors import UserError
 
@@ -48,6 +48,40 @@ def test_the_input_size_follows_the_typical_shorter_side(tmp_path):
     photos = _photos(tmp_path / "photos", [20, 50, 300])
     settings = load_settings(None, (f"data.path={photos}",))
     assert resolve(settings, Workspace(tmp_path)).data.image_size == 56
+
+
+def test_the_input_size_follows_what_ingest_leaves_of_the_photos(tmp_path, recwarn):
+    photos = _photos(tmp_path / "photos", [1000])
+    settings = load_settings(None, (f"data.path={photos}", "data.max_side=64"))
+    assert resolve(settings, Workspace(tmp_path)).data.image_size == 32
+    assert not recwarn.list
+
+
+def test_a_very_large_photo_is_not_warned_of(tmp_path, recwarn):
+    photos = _photos(tmp_path / "photos", [20])
+    Image.new("1", (10_000, 9_500)).save(photos / "cat" / "large.png")
+    resolve(load_settings(None, (f"data.path={photos}",)), Workspace(tmp_path))
+    assert not recwarn.list
+
+
+def test_a_data_folder_that_no_settings_can_name_is_refused(tmp_path):
+    photos = tmp_path / os.fsdecode(b"caf\xe9")
+    _photos(photos, [20])
+    settings = load_settings()
+    settings = settings.model_copy(update={"data": settings.data.model_copy(update={"path": photos})})
+    with pytest.raises(UserError, match=r"caf\\xe9: the path of the data folder is no UTF-8"):
+        resolve(settings, Workspace(tmp_path))
+
+
+@pytest.mark.parametrize("output", ["photos", "photos/out", "photos/cat/out", "link"])
+def test_an_output_in_the_data_folder_is_refused(tmp_path, output):
+    photos = _photos(tmp_path / "photos", [20])
+    (tmp_path / "link").symlink_to(photos)
+    with pytest.raises(UserError, match="lies in the data folder"):
+        require_apart(photos, tmp_path / output)
+    require_apart(photos, tmp_path / "out")
+    require_apart(photos, tmp_path)
+    require_apart(None, tmp_path / output)
 
 
 def test_a_given_input_size_is_kept(tmp_path):

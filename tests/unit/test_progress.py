@@ -80,6 +80,21 @@ def test_the_live_view_shows_states_times_and_metrics_of_the_whole_graph():
     assert "✗" in failed
 
 
+def test_warnings_are_shown_as_soon_as_they_are_known_and_once():
+    warned = {"Ingest": {"doing": "writing", "warnings": ["classes without an image in the test split: [red]"]}}
+    assert "Warning: classes without an image in the test split: [red]" in _screen(
+        [_component("Ingest", "done")], warned
+    )
+    console = Console(file=io.StringIO(), width=40)
+    view = PlainProgress(console)
+    for _ in range(2):
+        view.update([_component("Ingest", "done")], GRAPH, warned)
+    assert console.file.getvalue().splitlines() == [
+        "Ingest: 2.0 s",
+        "Ingest: warning: classes without an image in the test split: [red]",
+    ]
+
+
 def test_plain_lines_are_written_once_for_each_event():
     console = Console(file=io.StringIO(), width=40)
     view = PlainProgress(console)

@@ -16,6 +16,8 @@ from trainer_module.features import TRAIN_SPLIT
 
 # A number of images whose hashes are compared within minutes; the work grows with its square.
 _MOST_COMPARED = 4_000_000
+# Of pairs that look the same; those of a camera that never moves come to many more, and would fill the memory.
+_MOST_PAIRS = 1_000_000
 # Of many pictures of one split that look the same, these are enough to say so.
 _COMPARED_OF_A_KIND = 20
 # Pairs of perceptual hashes whose images memory holds at the same time: some 100 MB, where each has a dozen of them.
@@ -49,7 +51,7 @@ class Repetitions:
     Attributes:
         copies: groups of files of the same content, ordered by their first paths.
         alike: held-out images, each with one of other content in another split that looks the same, likewise; of many
-            that look the same only some. None where there are too many images to compare.
+            that look the same only some. None where there are too many images, or too many that look the same.
     """
 
     copies: list[list[Record]]
@@ -86,15 +88,18 @@ class Signatures:
     def close_looks(self) -> list[tuple[int, int]] | None:
         """Returns the pairs of perceptual hashes that are equal or close and come from different splits.
 
-        None where there are too many images to compare.
+        None where there are too many images to compare, or too many that look the same.
         """
         if len(self._contents) > _MOST_COMPARED:
             return None
         unique, inverse = np.unique(np.asarray(self._looks), return_inverse=True)
         mask = np.zeros(len(unique), np.uint8)
         np.bitwise_or.at(mask, inverse, np.asarray(self._masks))
+        close = likeness.close_pairs(unique, _MOST_PAIRS)
+        if close is None:
+            return None
         itself = np.column_stack([np.arange(len(unique))] * 2)
-        pairs = np.concatenate([itself, likeness.close_pairs(unique)])
+        pairs = np.concatenate([itself, close])
         union = mask[pairs[:, 0]] | mask[pairs[:, 1]]
         several = (union & (union - 1)) != 0
         return [(int(unique[one]), int(unique[other])) for one, other in pairs[several]]

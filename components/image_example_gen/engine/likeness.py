@@ -54,7 +54,7 @@ def alike(one: str, other: str) -> bool:
     return float(_standardized(one) @ _standardized(other)) >= _LEAST_CORRELATION
 
 
-def close_pairs(unique: np.ndarray) -> np.ndarray:
+def close_pairs(unique: np.ndarray, most: int) -> np.ndarray | None:
     """Finds the hashes that differ in few bits.
 
     Two numbers of 64 bits that differ in k of them agree in one of k + 1 bands at least, so that only hashes with an
@@ -62,12 +62,13 @@ def close_pairs(unique: np.ndarray) -> np.ndarray:
 
     Args:
         unique: different hashes, uint64 [N].
+        most: Where it finds more pairs than this, it gives up.
 
     Returns:
-        Indices of the pairs, int [M, 2], each pair once.
+        Indices of the pairs, int [M, 2], each pair once; None if it gave up.
     """
     edges = np.linspace(0, 64, _MOST_BITS + 2).astype(np.uint64)
-    found = [np.empty((0, 2), int)]
+    found, count = [np.empty((0, 2), int)], 0
     for low, high in itertools.pairwise(edges):
         bands = (unique << (np.uint64(64) - high)) >> (np.uint64(64) - high + low)
         order = np.argsort(bands, kind="stable")
@@ -78,8 +79,11 @@ def close_pairs(unique: np.ndarray) -> np.ndarray:
         while len(here := here[here + step < len(order)]) and len(here := here[bands[here] == bands[here + step]]):
             pairs = np.column_stack([order[here], order[here + step]])
             found.append(pairs[_ones(unique[pairs[:, 0]] ^ unique[pairs[:, 1]]) <= _MOST_BITS])
+            if (count := count + len(found[-1])) > most * len(edges):
+                return None
             step += 1
-    return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+    pairs = np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+    return pairs if len(pairs) <= most else None
 
 
 def _ones(words: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import re
 import stat
 import unicodedata
 from collections import Counter
@@ -19,7 +20,21 @@ _READABLE = ".jpg .jpeg .jpe .jfif .png .apng .gif .bmp .dib .tif .tiff .webp .a
 _OTHER = ".heic .heif .jxl .ico .icns .tga .psd .xcf .svg .eps .exr .hdr .raw .dng .cr2 .cr3 .nef .arw .orf .rw2"
 IMAGE_EXTENSIONS = tuple(f"{_READABLE} {_OTHER}".split())
 
-_SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
+# What Windows, macOS, file systems and network storage put beside a user's own folders.
+_SYSTEM_NAMES = frozenset(
+    {
+        "thumbs.db",
+        "desktop.ini",
+        "$recycle.bin",
+        "system volume information",
+        "__macosx",
+        "lost+found",
+        "@eadir",
+        "@recycle",
+        "#recycle",
+        "#snapshot",
+    }
+)
 _SPLIT_OF_FOLDER = {
     "train": TRAIN_SPLIT,
     "validation": VALIDATION_SPLIT,
@@ -27,6 +42,10 @@ _SPLIT_OF_FOLDER = {
     "val": VALIDATION_SPLIT,
     "test": TEST_SPLIT,
 }
+# Names of folders that are no splits here, but probably were meant as such: training_set, seg_test, dev.
+_LIKE_A_SPLIT = re.compile(
+    r"(.*[_\W])?(train|test|val|valid|validation|eval|dev|holdout)(ing)?s?([_\W]?set)?([_\W].*)?"
+)
 
 _HIDDEN = "hidden file or folder"
 _SYSTEM = "system file or folder"
@@ -67,8 +86,9 @@ class Overview:
         quarantined: files that carry an image's extension but cannot be read, ordered by the bytes of their paths.
         ignored: number of other files and folders passed over, by reason.
         empty_classes: names of the class folders without a file to read.
-        shared_folders: names of the folders that every class folder holds; where there are some, they rather than the
-            folders above them may be meant as classes.
+        shared_folders: names of the folders with images that every class folder holds; where there are some, they
+            rather than the folders above them may be meant as classes.
+        splits_as_classes: names of the class folders that look as if splits were meant; empty if it is but one.
     """
 
     root: Path
@@ -78,6 +98,7 @@ class Overview:
     ignored: dict[str, int]
     empty_classes: tuple[str, ...]
     shared_folders: tuple[str, ...]
+    splits_as_classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -150,7 +171,8 @@ def list_images(root: str | os.PathLike[str]) -> Listing:
         quarantined=quarantined,
         ignored=dict(sorted(scan.ignored.items())),
         empty_classes=tuple(sorted(folders - classes)),
-        shared_folders=_shared_folders(scan.folders, depth),
+        shared_folders=_shared_folders(files, depth),
+        splits_as_classes=_splits_as_classes(classes),
     )
     _check_classes(listing, classes, scan.folders, bool(strays))
     return listing
@@ -221,10 +243,13 @@ def _note_file(entry: os.DirEntry[str], path: str, scan: _Scan) -> None:
     except FileNotFoundError:
         scan.rejected.append((path, "vanished while the data folder was read; run again when its files are at rest"))
         return
-    if stat.S_ISREG(status.st_mode):
-        scan.files.append((path, status.st_size, status.st_mtime_ns))
-    else:
+    if not stat.S_ISREG(status.st_mode):
         scan.rejected.append((path, "a device, pipe or socket, not a regular file"))
+    elif not os.access(entry.path, os.R_OK, effective_ids=True):
+        # Found here and not on reading, so that the fingerprint changes as soon as access is given.
+        scan.rejected.append((path, "cannot be read (Permission denied)"))
+    else:
+        scan.files.append((path, status.st_size, status.st_mtime_ns))
 
 
 def _folder_fault(link: Path) -> str | None:
@@ -257,16 +282,20 @@ def _class_name(name: str, root: Path) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _shared_folders(folders: Iterable[str], depth: int) -> tuple[str, ...]:
-    """Returns the folder names that occur directly below each of the class folders."""
+def _shared_folders(files: Iterable[ImageFile], depth: int) -> tuple[str, ...]:
+    """Returns the names of the folders with images that lie directly below each of the class folders."""
     below: dict[str, set[str]] = {}
-    for path in folders:
-        parts = path.split("/")
-        if len(parts) == depth:
-            below.setdefault(path, set())
-        elif len(parts) == depth + 1:
-            below.setdefault("/".join(parts[:-1]), set()).add(parts[-1])
+    for file in files:
+        parts = file.path.split("/")
+        inside = below.setdefault("/".join(parts[:depth]), set())
+        if len(parts) > depth + 1:
+            inside.add(parts[depth])
     return tuple(sorted(printable(name) for name in set.intersection(*below.values()))) if below else ()
+
+
+def _splits_as_classes(classes: Iterable[str]) -> tuple[str, ...]:
+    found = tuple(sorted(name for name in classes if _LIKE_A_SPLIT.fullmatch(name.casefold())))
+    return found if len(found) > 1 else ()
 
 
 def _check_classes(listing: Listing, classes: set[str], folders: list[str], strays: bool) -> None:

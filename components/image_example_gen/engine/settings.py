@@ -34,7 +34,7 @@ class IngestSettings:
         """Rejects values that make no sense.
 
         Raises:
-            UserError: names the setting, its value and the range it must lie in.
+            UserError: names the setting or parameter, its value and the range it must lie in.
         """
         _check("data.max_side", self.max_side, f"from 1 to {_LARGEST_SIDE}", 1 <= self.max_side <= _LARGEST_SIDE)
         _check("data.max_pixels", self.max_pixels, f"from 1 to {_MOST_PIXELS}", 1 <= self.max_pixels <= _MOST_PIXELS)
@@ -46,9 +46,11 @@ class IngestSettings:
         held_out = self.validation_fraction + self.test_fraction
         _check("data.validation_fraction + data.test_fraction", held_out, "less than 1", held_out < 1)
         _check("data.max_quarantined", self.max_quarantined, "from 0 to 1", 0 <= self.max_quarantined <= 1)
-        _check("data.shards", self.shards, "at least 1, or unset", self.shards is None or self.shards >= 1)
+        # Only a program that uses the component can set it.
+        if self.shards is not None and self.shards < 1:
+            raise UserError(f"ImageExampleGen's parameter shards is {self.shards}, but must be at least 1, or None")
 
 
-def _check(key: str, value: float | None, allowed: str, valid: bool) -> None:
+def _check(key: str, value: float, allowed: str, valid: bool) -> None:
     if not valid:
         raise UserError(f"{key} is {value}, but must be {allowed}; change it in the settings")

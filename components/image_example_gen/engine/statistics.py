@@ -41,7 +41,7 @@ class Duplicates(BaseModel):
         in_several_splits: contents that lie in several splits.
         in_several_classes: contents that lie in several classes.
         near_in_several_splits: held-out images that look like one of other content in another split, of many that look
-            the same only some; None where there are too many images to compare.
+            the same only some; None where there are too many images, or too many that look the same.
     """
 
     copies: int
@@ -179,6 +179,11 @@ def _class_warnings(overview: Overview, splits: dict[str, dict[str, int]]) -> li
             f"every class folder holds folders of the same names ({_names(overview.shared_folders)}); if those are the "
             "classes, name the folders above them train, validation and test"
         )
+    elif overview.splits_as_classes:
+        warnings.append(
+            f"{_names(overview.splits_as_classes)} are taken for classes; if splits are meant, name their folders "
+            "train, validation and test, and leave no other folder with images beside them"
+        )
     if overview.empty_classes:
         warnings.append(f"class folders without images, left out: {_names(overview.empty_classes)}")
     if lost:
@@ -215,7 +220,10 @@ def _repetition_warnings(repetitions: Repetitions, conflicting: Sequence[Sequenc
             f"good; first: {_names(exact[0].paths)}"
         )
     if repetitions.alike is None:
-        warnings.append("too many images to look for near-duplicates; only exact copies were looked for")
+        warnings.append(
+            "too many images, or too many that look alike, to look for near-duplicates; only exact copies were looked "
+            "for"
+        )
     elif repetitions.alike:
         first = _names(repetitions.alike[0].paths)
         warnings.append(
