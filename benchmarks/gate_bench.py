@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
@@ -26,6 +26,7 @@ from components.release_gate.engine import SERVING, Check, Judged, Limits, judge
 from components.release_gate.results import read_evaluation, read_sample
 from components.serving_validator.engine import SAVED_MODEL_TOLERANCE, TFLITE_TOLERANCE, validate
 from pipeline import gates
+from pipeline.beam import IN_PROCESS_RUNNER
 from pipeline.config import GateSettings
 from trainer_module import features
 from trainer_module.evaluation import digest
@@ -117,15 +118,16 @@ class GateBench:
         self._schema = write_schema(root / "schema")
         self.honest = self.export(self.network, root / "honest")
         self._served: dict[tuple[Path, Path, Path], str] = {}
-        self._evaluations: dict[tuple[Path, Path | None, Path], tuple[str, standard_artifacts.ModelBlessing]] = {}
+        self._evaluations: dict[
+            tuple[Path, Path | None, Path, float | None], tuple[str, standard_artifacts.ModelBlessing]
+        ] = {}
 
-    def export(self, network: keras.Model, directory: Path, variant: str = "int8") -> Release:
+    def export(self, network: keras.Model, directory: Path) -> Release:
         """Exports a network: parent, SavedModel and edge bundle, with the honest test photos.
 
         Args:
             network: See `build_network`.
             directory: Where to write.
-            variant: Which .tflite.
         """
         examples = self.root / "examples"
         if not examples.exists():
@@ -134,8 +136,8 @@ class GateBench:
             save_serving_model(network, str(directory / name / "Format-Serving"), CLASS_NAMES, SIZE)
         bundle = directory / "tflite" / "Format-Serving"
         bundle.parent.mkdir(parents=True)
-        content = Converter(network, self.train.images[:256], directory / "conversion").convert(variant)
-        write_edge_bundle(content, CLASS_NAMES, bundle, variant)
+        content = Converter(network, self.train.images[:256], directory / "conversion").convert("int8")
+        write_edge_bundle(content, CLASS_NAMES, bundle)
         return Release(directory / "parent", directory / "saved_model", directory / "tflite", examples)
 
     def refusal(self, release: Release, gate: GateSettings | None = None) -> Check | None:
@@ -160,7 +162,7 @@ class GateBench:
 
     def checks(self, release: Release, gate_name: str, name: str, reference: Path, limits: Limits) -> list[Check]:
         """Returns every check of one gate and artifact."""
-        uri, blessing = self.evaluate(getattr(release, name), reference, release.examples, limits)
+        uri, blessing = self.evaluate(getattr(release, name), reference, release.examples)
         judged = Judged(
             gate=gate_name,
             artifact=name,
@@ -172,13 +174,23 @@ class GateBench:
         return judge(judged, limits)
 
     def evaluate(
-        self, model: Path, reference: Path | None, examples: Path, limits: Limits
+        self, model: Path, reference: Path | None, examples: Path, min_accuracy: float | None = None
     ) -> tuple[str, standard_artifacts.ModelBlessing]:
-        """Runs the pipeline's Evaluator; returns where its evaluation is, and its blessing."""
-        key = (model, reference, examples)
+        """Runs the pipeline's Evaluator, once for all that ask for the same.
+
+        Args:
+            model: Artifact root of the candidate.
+            reference: Artifact root of the model to compare with, or None.
+            examples: Artifact root of the photos.
+            min_accuracy: What TFMA's blessing asks for, the one limit that the Evaluator knows; the default if None.
+
+        Returns:
+            Where the evaluation is, and the blessing.
+        """
+        key = (model, reference, examples, min_accuracy)
         if key not in self._evaluations:
             directory = self.root / "evaluations" / str(len(self._evaluations))
-            settings = GateSettings(**dataclasses.asdict(limits))
+            settings = GateSettings() if min_accuracy is None else GateSettings(min_accuracy=min_accuracy)
             self._evaluations[key] = run_evaluator(
                 model, reference, examples, self._schema, directory, gates.eval_config(settings)
             )
@@ -191,7 +203,7 @@ class GateBench:
     def _refused_by_serving(self, release: Release, name: str) -> Check | None:
         key = (getattr(release, name), release.parent, release.examples)
         if key not in self._served:
-            uri, _ = self._evaluations[key]
+            uri, _ = self.evaluate(*key)
             directory = Path(path_utils.serving_model_path(str(key[0])))
             images = {digest(encoded): encoded for encoded in map(encode, self.test.images)}
             self._served[key] = validate(directory, images, read_sample(uri), _TOLERANCES[name])
@@ -222,7 +234,9 @@ def run_evaluator(
     example_artifact.set_string_custom_property("payload_format", payload)
     blessing = artifact(standard_artifacts.ModelBlessing, directory / "blessing")
     (directory / "blessing").mkdir(parents=True)
-    EvaluatorExecutor().Do(
+    # Beam's default runner would look for a program on the network first.
+    context = EvaluatorExecutor.Context(make_beam_pipeline_fn=lambda: beam.Pipeline(runner=IN_PROCESS_RUNNER))
+    EvaluatorExecutor(context).Do(
         {
             "examples": [example_artifact],
             "schema": [artifact(standard_artifacts.Schema, schema)],
@@ -309,8 +323,3 @@ def write_schema(directory: Path, leave_out: str = "") -> Path:
 def _labels(bundle: Path) -> list[str]:
     file = bundle / "Format-Serving" / "labels.txt"
     return file.read_text().splitlines() if file.exists() else []
-
-
-def read_manifest(release: Release) -> dict[str, Any]:
-    """Reads a bundle's model.json."""
-    return json.loads((release.tflite / "Format-Serving" / "model.json").read_text())

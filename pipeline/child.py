@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import signal
 import threading
 import traceback
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.disk import full_disk
 from trainer_module import progress
-from trainer_module.errors import UserError
+from trainer_module.errors import UserError, messages_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 # Environment variables with the numbers of two open files: one that ends when the command line does, and one for the
 # outcome. Not a file in the output directory, which may be what is full.
 PARENT, OUTCOME = "TRIMLINE_PARENT", "TRIMLINE_OUTCOME"
-
-# Beam workers carry exceptions as text, so the line meant for the user is found by the name of its class.
-_USER_ERROR_LINE = re.compile(rf"\b{UserError.__name__}: (.+?)(?: \[while running .*)?$", re.MULTILINE)
 
 
 def report_outcome(workspace: Workspace, work: Callable[[], None]) -> int:
@@ -59,13 +55,13 @@ def describe_failure(text: str, workspace: Workspace) -> tuple[str, bool]:
         text: A traceback as Python prints it.
         workspace: Where it happened.
     """
-    lines = [*_USER_ERROR_LINE.findall(text), *full_disk(text, workspace)]
+    lines = [*messages_of(UserError, text), *full_disk(text, workspace)]
     return (lines[-1], True) if lines else (text.strip().splitlines()[-1], False)
 
 
 def user_error_line(text: str) -> str | None:
     """Returns the line that a traceback has for the user; None if nothing that the user did is at fault."""
-    lines = _USER_ERROR_LINE.findall(text)
+    lines = messages_of(UserError, text)
     return lines[-1] if lines else None
 
 

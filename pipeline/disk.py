@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer_module.machine_faults import FULL, first_sign
+
 if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-# What the system says, and what SQLite makes of it.
-_SIGNS = (*(os.strerror(number) for number in FULL), "database or disk is full")
+# What SQLite makes of it.
+_SQLITE_SIGN = "database or disk is full"
 _LITTLE = 64 * 2**20
 
 
@@ -28,7 +27,7 @@ def full_disk(text: str, workspace: Workspace) -> list[str]:
     Returns:
         The line for the user, if so.
     """
-    sign = next((sign for sign in _SIGNS if sign in text), None)
+    sign = first_sign(text, FULL, _SQLITE_SIGN)
     if sign is None:
         return []
     places = [str(workspace.root), tempfile.gettempdir(), *_destinations(workspace)]

@@ -15,6 +15,7 @@ from tensorflow_model_analysis.proto.config_pb2 import (
     SlicingSpec,
 )
 
+from components.release_gate.engine import ROUNDING
 from trainer_module import evaluation, features, gate_metrics, mistake_metrics
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ def eval_config(gate: GateSettings) -> EvalConfig:
     TFMA blesses by the floor alone. Drops are judged by the ReleaseGate, beside their confidence intervals: TFMA's
     thresholds look at the bare difference.
     """
-    floor = MetricThreshold(value_threshold=GenericValueThreshold(lower_bound={"value": gate.min_accuracy}))
+    # TFMA's accuracy is a float32, which may be less than the share that it stands for.
+    bound = {"value": gate.min_accuracy - ROUNDING}
+    floor = MetricThreshold(value_threshold=GenericValueThreshold(lower_bound=bound))
     overall = SlicingSpec()
     slices = (features.CLASS_TEXT, evaluation.SIZE_BUCKET, evaluation.BRIGHTNESS_BUCKET)
     return EvalConfig(
@@ -53,7 +56,6 @@ def eval_config(gate: GateSettings) -> EvalConfig:
                         class_name="SparseCategoricalAccuracy",
                         per_slice_thresholds=[PerSliceMetricThreshold(slicing_specs=[overall], threshold=floor)],
                     ),
-                    MetricConfig(class_name="SparseTopKCategoricalAccuracy", config='"k": 3, "name": "top_3_accuracy"'),
                     MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
                     _own("ScoreQuality"),
                     _own("PairedOutcomes"),

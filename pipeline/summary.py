@@ -34,6 +34,7 @@ _logger = logging.getLogger(__name__)
 _PUSHERS = ("PusherSavedModel", "PusherTFLite")
 # The report of ImageExampleGen has them all.
 _NAMED_LEAKS = 100
+_MOST_CLASSES_INDENTED = 100
 
 
 def write_summary(settings: PipelineSettings, workspace: Workspace) -> dict[str, Any]:
@@ -47,11 +48,16 @@ def write_summary(settings: PipelineSettings, workspace: Workspace) -> dict[str,
         What was written to summary.json.
     """
     summary = gather(settings, Metadata(workspace.metadata_file))
-    content = json.dumps(summary, indent=2)
+    content = json.dumps(summary, indent=_indentation(summary))
     write_whole(workspace.run_summaries / f"{summary['run']}.json", content)
     write_whole(workspace.summary_file, content)
     publish(workspace, summary)
     return summary
+
+
+def _indentation(summary: dict[str, Any]) -> int | None:
+    """Leaves it out where a confusion matrix would get millions of lines."""
+    return 2 if max(map(len, summary["images"]["splits"].values())) <= _MOST_CLASSES_INDENTED else None
 
 
 def publish_failure(settings: PipelineSettings, workspace: Workspace, known: Collection[str], trouble: str) -> None:

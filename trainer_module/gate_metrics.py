@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tensorflow_model_analysis.metrics.metric_types import MetricComputations, MetricKey, StandardMetricInputs
 
 AUC = "auc"
+TOP_3_ACCURACY = "top_3_accuracy"
 CALIBRATION_ERROR = "expected_calibration_error"
 AGREEMENT = "agreement"
 # Photos that one model gets right and the other wrong: what McNemar's test counts.
@@ -43,20 +44,24 @@ class _Scores:
         positives: float64 [_SCORE_BINS], scores of the true classes.
         negatives: The same of all other classes.
         confidences: float64 [3, _CALIBRATION_BINS]: examples, sum of top scores, number of right answers.
+        in_top_3: Number of examples whose true class is one of the three with the highest scores.
     """
 
     positives: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(_SCORE_BINS))
     negatives: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(_SCORE_BINS))
     confidences: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((3, _CALIBRATION_BINS)))
+    in_top_3: int = 0
 
 
 class ScoreQuality(metric_types.Metric):
-    """How good the probabilities are, not only the answers: AUC and calibration.
+    """How good the probabilities are, not only the answers: AUC, calibration, and the true class's rank.
 
     * `auc`: area under the ROC curve, one class against the rest, micro-averaged, from histograms of 1,000 bins
       (trapezoidal within a bin). TFMA's own, micro-averaged, made the whole evaluation of an image 2.7 times as long.
     * `expected_calibration_error`: mean distance of confidence from accuracy over 15 equal bins of the confidence,
       weighted by photos (Guo et al., On Calibration of Modern Neural Networks, 2017).
+    * `top_3_accuracy`: share of the photos whose true class is among the first three answers. Of classes with the same
+      score the first comes first, as for argmax: Keras counts all of them, and integer models answer most with 0.
     """
 
     def __init__(self) -> None:
@@ -70,18 +75,17 @@ def _score_computations(
     key = functools.partial(
         metric_types.MetricKey, model_name=model_name, output_name=output_name, example_weighted=example_weighted
     )
-    auc, calibration_error = key(name=AUC), key(name=CALIBRATION_ERROR)
-    combiner = _ScoreCombiner(model_name, auc, calibration_error)
-    return [
-        metric_types.MetricComputation(keys=[auc, calibration_error], preprocessors=None, combiner=combiner),
-    ]
+    keys = [key(name=name) for name in (AUC, CALIBRATION_ERROR, TOP_3_ACCURACY)]
+    combiner = _ScoreCombiner(model_name, *keys)
+    return [metric_types.MetricComputation(keys=keys, preprocessors=None, combiner=combiner)]
 
 
 class _ScoreCombiner(beam.CombineFn):
-    def __init__(self, model_name: str, auc: MetricKey, calibration_error: MetricKey) -> None:
+    def __init__(self, model_name: str, auc: MetricKey, calibration_error: MetricKey, top_3: MetricKey) -> None:
         self._model_name = model_name
         self._auc = auc
         self._calibration_error = calibration_error
+        self._top_3 = top_3
 
     def create_accumulator(self) -> _Scores:
         return _Scores()
@@ -95,6 +99,7 @@ class _ScoreCombiner(beam.CombineFn):
         confidence = float(scores[answer])
         column = min(int(confidence * _CALIBRATION_BINS), _CALIBRATION_BINS - 1)
         accumulator.confidences[:, column] += (1, confidence, answer == label)
+        accumulator.in_top_3 += rank(scores, label) < 3
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[_Scores]) -> _Scores:
@@ -103,13 +108,20 @@ class _ScoreCombiner(beam.CombineFn):
             merged.positives += accumulator.positives
             merged.negatives += accumulator.negatives
             merged.confidences += accumulator.confidences
+            merged.in_top_3 += accumulator.in_top_3
         return merged
 
     def extract_output(self, accumulator: _Scores) -> dict[MetricKey, float]:
         return {
             self._auc: area_under_roc(accumulator.positives, accumulator.negatives),
             self._calibration_error: calibration_error(*accumulator.confidences),
+            self._top_3: float(accumulator.in_top_3 / accumulator.confidences[0].sum()),
         }
+
+
+def rank(scores: np.ndarray, label: int) -> int:
+    """Returns how many classes come before one: those of higher scores [C], and of the same score those before it."""
+    return int((scores > scores[label]).sum() + (scores[:label] == scores[label]).sum())
 
 
 def area_under_roc(positives: np.ndarray, negatives: np.ndarray) -> float:

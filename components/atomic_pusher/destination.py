@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from trainer_module.bundle_files import DESCRIPTION_FILE, LABELS_FILE, TFLITE_FILE
 from trainer_module.uri import is_remote
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ _STAGING_PREFIX = ".staging-"
 _REMOVED_PREFIX = ".removed-"
 _HIDDEN = re.compile(rf"(?:{re.escape(_STAGING_PREFIX)}|{re.escape(_REMOVED_PREFIX)})(\d+)(?:-[0-9a-f]+)?", re.ASCII)
 # Without these no server takes a version for one.
-_LAST_FILES = ("saved_model.pb", "model.json")
+_LAST_FILES = ("saved_model.pb", DESCRIPTION_FILE)
 # Some of these are there before.
-_FIRST_FILES = ("variables", "assets", "fingerprint.pb", "model.tflite", "labels.txt")
+_FIRST_FILES = ("variables", "assets", "fingerprint.pb", TFLITE_FILE, LABELS_FILE)
 # What is younger may be another run's, which is at work on it.
 _LEFTOVER_SECONDS = 24 * 60 * 60
 # Versions are times; a smaller number is another program's.

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer_module.bundle_files import DESCRIPTION_FILE, LABELS_FILE, TFLITE_FILE
 from trainer_module.errors import UserError
 from trainer_module.tflite import TFLiteClassifier
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from components.compression.measurement import Measurement
 
 FORMAT_VERSION = 1
-MODEL_FILE = "model.tflite"
-LABELS_FILE = "labels.txt"
-DESCRIPTION_FILE = "model.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +57,7 @@ def write_bundle(content: BundleContent, directory: Path) -> None:
     with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
         partial = Path(scratch) / directory.name
         partial.mkdir()
-        shutil.copyfile(content.model, partial / MODEL_FILE)
+        shutil.copyfile(content.model, partial / TFLITE_FILE)
         (partial / LABELS_FILE).write_text(label_lines(content.class_names), encoding="utf-8")
         description = json.dumps(_describe(content, partial), indent=2, ensure_ascii=False)
         (partial / DESCRIPTION_FILE).write_text(f"{description}\n", encoding="utf-8")
@@ -75,13 +73,13 @@ def label_lines(class_names: Sequence[str]) -> str:
 
 
 def _describe(content: BundleContent, directory: Path) -> dict[str, Any]:
-    classifier = TFLiteClassifier(directory / MODEL_FILE)
+    classifier = TFLiteClassifier(directory / TFLITE_FILE)
     if classifier.output.shape[-1] != len(content.class_names):
         raise ValueError(f"{classifier.output.shape[-1]} outputs for the {len(content.class_names)} class names")
     return {
         "format_version": FORMAT_VERSION,
         "name": content.name,
-        "sha256": {name: _sha256(directory / name) for name in (MODEL_FILE, LABELS_FILE)},
+        "sha256": {name: _sha256(directory / name) for name in (TFLITE_FILE, LABELS_FILE)},
         "labels": list(content.class_names),
         "input": {**dataclasses.asdict(classifier.input), "image_size": classifier.input.shape[1]},
         "output": dataclasses.asdict(classifier.output),

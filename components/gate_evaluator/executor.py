@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 import traceback
 from pathlib import Path
@@ -15,8 +14,8 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import io_utils, path_utils
 
 from components.gate_evaluator.crash import crash_reason
-from trainer_module.classifiers import TFLITE_FILE
-from trainer_module.errors import GateError
+from trainer_module.bundle_files import TFLITE_FILE
+from trainer_module.errors import GateError, messages_of
 
 if TYPE_CHECKING:
     from tfx import types
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 REASON_PROPERTY = "reason"
 
 _BASELINE_KEY = standard_component_specs.BASELINE_MODEL_KEY
-
-# Beam workers carry exceptions as text, so the reason is found by the name of its class.
-_REASON_LINE = re.compile(rf"\b{GateError.__name__}: (.+?)(?: \[while running .*)?$", re.MULTILINE)
 
 
 class Executor(executor.Executor):
@@ -51,7 +47,7 @@ class Executor(executor.Executor):
         try:
             super().Do(input_dict, output_dict, exec_properties)
         except Exception:
-            reasons = _REASON_LINE.findall(traceback.format_exc())
+            reasons = messages_of(GateError, traceback.format_exc())
             if not reasons:
                 raise
             _refuse(input_dict, output_dict, reasons[-1])

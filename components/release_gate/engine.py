@@ -21,7 +21,7 @@ ARTIFACTS = ("saved_model", "tflite")
 _DROP_RULES = {FIDELITY: "gate.max_drop", RELEASE: "gate.max_regression"}
 _COMPUTED = "computed"
 # Rounding: 0.9 - 0.8 is a little less than 0.1 in floating point.
-_EPSILON = 1e-6
+ROUNDING = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _check(judged: Judged, rule: str, verdict: Verdict, reason: str, **about: An
 
 
 def _floor(judged: Judged, overall: SliceResult, floor: float) -> Check:
-    reached = overall.accuracy >= floor - _EPSILON
+    reached = overall.accuracy >= floor - ROUNDING
     return _check(
         judged,
         "gate.min_accuracy",
@@ -183,7 +183,7 @@ def _judge_drop(check: Check, result: SliceResult, limit: float, confidence: flo
     significant = interval.lower > 0
     counted = f"{lost} photos of {result.photos} lost, {gained} gained"
     ends = f"{confidence:.2%} interval {interval.lower:+.2%} to {interval.upper:+.2%}"
-    if drop <= limit + _EPSILON:
+    if drop <= limit + ROUNDING:
         verdict: Verdict = "passed"
         reason = f"drop of {drop:.2%} ({counted}) within {limit:.2%}"
     elif not significant:
@@ -199,7 +199,7 @@ def _agreement(judged: Judged, overall: SliceResult, limit: float) -> Check:
     agreement = overall.agreement or 0.0
     interval = share_interval(round(agreement * overall.photos), overall.photos)
     ends = f"{interval.confidence:.2%} interval {interval.lower:.2%} to {interval.upper:.2%}"
-    refused = agreement < limit - _EPSILON and interval.upper < limit
+    refused = agreement < limit - ROUNDING and interval.upper < limit
     return _check(
         judged,
         "gate.min_agreement",

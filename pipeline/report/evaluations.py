@@ -11,8 +11,6 @@ from components.release_gate.results import BASELINE, CANDIDATE
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-Matrix = list[list[int]]
-
 
 @dataclasses.dataclass(frozen=True)
 class ClassFigures:

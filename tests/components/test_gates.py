@@ -9,7 +9,7 @@ from tfx.types import standard_artifacts
 from benchmarks.gate_bench import CLASS_NAMES, GateBench, artifact, encode, run_evaluator, write_schema
 from benchmarks.sabotages import KINDS
 from components.atomic_pusher import destination
-from components.release_gate.engine import ARTIFACTS, GATES, Limits
+from components.release_gate.engine import ARTIFACTS, GATES
 from components.release_gate.executor import Executor as GateExecutor
 from components.release_gate.results import read_evaluation, read_mistakes, read_sample
 from components.serving_validator.engine import TFLITE_TOLERANCE, validate
@@ -21,8 +21,6 @@ from trainer_module.evaluation import digest
 from trainer_module.mistake_metrics import KEPT_PHOTOS, LOST_PHOTOS, MISTAKES
 
 pytestmark = pytest.mark.component
-
-LIMITS = Limits(**GateSettings().model_dump())
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +56,7 @@ def test_the_floor_refuses_what_the_comparison_would_let_pass(bench):
 
 
 def test_the_evaluator_measures_the_metrics_and_slices(bench):
-    uri, blessing = bench.evaluate(bench.honest.tflite, bench.honest.parent, bench.honest.examples, LIMITS)
+    uri, blessing = bench.evaluate(bench.honest.tflite, bench.honest.parent, bench.honest.examples)
     assert blessing.get_int_custom_property("blessed") == 1
     evaluation = read_evaluation(uri)
     probabilities = _probabilities(bench, "tflite")
@@ -96,8 +94,16 @@ def test_the_evaluator_measures_the_metrics_and_slices(bench):
     assert found[MISTAKES]
 
 
+def test_the_evaluator_blesses_nothing_below_the_floor(bench):
+    uri, blessing = bench.evaluate(bench.honest.tflite, bench.honest.parent, bench.honest.examples, min_accuracy=1.0)
+    assert blessing.get_int_custom_property("blessed") == 0
+    # Measured nonetheless: what cannot be measured is not blessed, whatever the floor.
+    assert blessing.get_string_custom_property("reason") == ""
+    assert read_evaluation(uri).overall.accuracy < 1
+
+
 def test_the_sample_holds_the_evaluators_predictions(bench):
-    uri, _ = bench.evaluate(bench.honest.tflite, bench.honest.parent, bench.honest.examples, LIMITS)
+    uri, _ = bench.evaluate(bench.honest.tflite, bench.honest.parent, bench.honest.examples)
     sample = read_sample(uri)
     predicted = dict(zip(map(_digest, bench.test.images), _probabilities(bench, "tflite"), strict=True))
     assert list(sample) == sorted(predicted)[:8]
@@ -106,7 +112,7 @@ def test_the_sample_holds_the_evaluators_predictions(bench):
 
 
 def test_without_a_release_before_only_the_floor_holds(bench, tmp_path):
-    uri, blessing = bench.evaluate(bench.honest.saved_model, None, bench.honest.examples, LIMITS)
+    uri, blessing = bench.evaluate(bench.honest.saved_model, None, bench.honest.examples)
     assert blessing.get_int_custom_property("blessed") == 1
     assert set(read_evaluation(uri).metrics) == {"candidate"}
     assert read_evaluation(uri).overall.agreement is None
@@ -138,8 +144,8 @@ def test_the_components_refuse_a_release_of_which_one_half_is_sabotaged(bench, t
 
 
 def test_a_failure_that_is_not_the_models_stops_the_run(bench, tmp_path):
-    with pytest.raises(Exception, match="test"):
-        bench.evaluate(bench.honest.saved_model, None, tmp_path / "absent", LIMITS)
+    with pytest.raises(OSError, match="No files found based on the file pattern"):
+        bench.evaluate(bench.honest.saved_model, None, tmp_path / "absent")
 
 
 def _release(bench, tmp_path, release, *, first):
@@ -148,7 +154,7 @@ def _release(bench, tmp_path, release, *, first):
     for name in ARTIFACTS:
         references = {"fidelity": release.parent, "release": None if first else getattr(bench.honest, name)}
         for gate, reference in references.items():
-            uri, blessing = bench.evaluate(getattr(release, name), reference, release.examples, LIMITS)
+            uri, blessing = bench.evaluate(getattr(release, name), reference, release.examples)
             inputs[f"{gate}_{name}_evaluation"] = [artifact(standard_artifacts.ModelEvaluation, uri)]
             inputs[f"{gate}_{name}_blessing"] = [blessing]
     models = {
@@ -223,7 +229,7 @@ def test_a_missing_input_is_a_reason(bench, tmp_path):
 
 
 def test_answers_that_are_not_the_evaluators_are_refused(bench):
-    uri, _ = bench.evaluate(bench.honest.tflite, bench.honest.parent, bench.honest.examples, LIMITS)
+    uri, _ = bench.evaluate(bench.honest.tflite, bench.honest.parent, bench.honest.examples)
     directory = bench.honest.tflite / "Format-Serving"
     images = {_digest(image): encode(image) for image in bench.test.images}
     sample = read_sample(uri)
@@ -235,7 +241,7 @@ def test_answers_that_are_not_the_evaluators_are_refused(bench):
 
 
 def test_a_comparison_that_cannot_be_made_is_refused(bench, tmp_path):
-    uri, _ = bench.evaluate(bench.honest.tflite, bench.honest.parent, bench.honest.examples, LIMITS)
+    uri, _ = bench.evaluate(bench.honest.tflite, bench.honest.parent, bench.honest.examples)
     directory = bench.honest.tflite / "Format-Serving"
     assert "nothing was compared" in validate(directory, {}, read_sample(uri), TFLITE_TOLERANCE)
     assert "nothing was compared" in validate(directory, {}, {}, TFLITE_TOLERANCE)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from trainer_module.evaluation import bucket_name
-from trainer_module.gate_metrics import area_under_roc, calibration_error
+from trainer_module.gate_metrics import area_under_roc, calibration_error, rank
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,11 @@ def test_the_area_under_the_curve_counts_pairs_in_order_and_half_of_the_ties():
     assert area_under_roc(np.array([2.0, 0, 0]), np.array([0.0, 0, 4])) == 0
     assert area_under_roc(np.array([0.0, 2, 0]), np.array([0.0, 7, 0])) == 0.5
     assert np.isnan(area_under_roc(np.array([0.0, 0]), np.array([1.0, 0])))
+
+
+def test_of_equal_scores_the_first_comes_first_and_not_all_of_them():
+    scores = np.array([0.0, 1, 0, 0, 0.5])
+    assert [rank(scores, label) for label in range(5)] == [2, 0, 3, 4, 1]
 
 
 def test_calibration_is_the_distance_of_confidence_from_accuracy():

@@ -4,7 +4,9 @@ import dataclasses
 import math
 
 import pytest
+from tfx.types import standard_artifacts
 
+from components.release_gate import executor
 from components.release_gate.engine import Judged, Limits, judge, refused_by
 from components.release_gate.paired import drop_interval, share_interval
 from components.release_gate.results import Evaluation, SliceResult
@@ -140,6 +142,18 @@ def test_the_first_release_says_that_there_is_nothing_to_compare_with():
 def test_a_comparison_that_was_due_and_did_not_happen_is_refused():
     overall = SliceResult(100, 0.9, None, None, None, None)
     assert _deciding(_judge(overall, {"a": overall, "b": overall}, gate="release")) == [("computed", None)]
+
+
+@pytest.mark.parametrize(("blessed", "refusals"), [(1, []), (0, [("gate.min_accuracy", None)])])
+def test_what_tfma_did_not_bless_is_refused_though_it_keeps_every_rule(blessed, refusals):
+    blessing = standard_artifacts.ModelBlessing()
+    blessing.set_int_custom_property("blessed", blessed)
+    slices = {"": {"": _slice(100)}, "class": {"a": _slice(50), "b": _slice(50)}}
+    evaluation = Evaluation(slices, {"candidate": {"accuracy": 1.0}}, {})
+    inputs = {"fidelity_tflite_blessing": [blessing]}
+    checks = executor._checks("fidelity", "tflite", evaluation, inputs, ["a", "b"], LIMITS)
+    assert _deciding(checks) == refusals
+    assert ("TFMA's validation did not bless it" in [check.reason for check in checks]) == bool(refusals)
 
 
 @pytest.mark.parametrize("metrics", [{"candidate": {"auc": math.nan}}, {"baseline": {"accuracy": math.inf}}])

@@ -6,6 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from tfx.types import standard_artifacts
@@ -18,6 +19,13 @@ from trainer_module.errors import GateError, UserError
 
 HUNG = "hung"
 NO_ROOM = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.tflite")
+# TensorFlow says so wherever there is no GPU, and works on.
+WITHOUT_GPU = (
+    "E cuda_dnn.cc:8579] Unable to register cuDNN factory: Attempting to register factory for plugin cuDNN when one "
+    "has already been registered\n"
+    "E cuda_platform.cc:51] failed call to cuInit: INTERNAL: CUDA error: Failed call to cuInit: CUDA_ERROR_NO_DEVICE: "
+    "no CUDA-capable device is detected\n"
+)
 
 
 def _probes_end_with(monkeypatch, *outcomes, stderr=""):
@@ -95,6 +103,8 @@ def test_a_model_that_hangs_once_is_tried_again(tmp_path, monkeypatch):
         ),
         "numpy.core._exceptions._ArrayMemoryError: Unable to allocate 3 GiB",
         "tensorflow.python.framework.errors_impl.ResourceExhaustedError: OOM when allocating",
+        "tensorflow.python.framework.errors_impl.InternalError: CUDA error: CUDA_ERROR_OUT_OF_MEMORY: out of memory",
+        "E cuda_blas.cc:195] failed to create cublas handle: the resource allocation failed",
     ],
 )
 def test_a_fresh_process_without_disk_or_memory_is_no_verdict(monkeypatch, line):
@@ -104,7 +114,7 @@ def test_a_fresh_process_without_disk_or_memory_is_no_verdict(monkeypatch, line)
 
 
 def test_a_fresh_process_that_fails_of_the_model_is_one(monkeypatch):
-    _probes_end_with(monkeypatch, 1, stderr="Traceback\nValueError: the model is no model\n")
+    _probes_end_with(monkeypatch, 1, stderr=f"{WITHOUT_GPU}Traceback\nValueError: the model is no model\n")
     assert "ValueError: the model is no model" in _ask()
 
 
@@ -132,7 +142,13 @@ class _Failing:
         raise self._fault
 
 
-FAULTS = [NO_ROOM, MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")]
+FAULTS = [
+    NO_ROOM,
+    MemoryError(),
+    tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"),
+    tf.errors.FailedPreconditionError(None, None, "DNN library initialization failed. Look at the errors above"),
+    tf.errors.InternalError(None, None, "Dst tensor is not initialized."),
+]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -147,6 +163,29 @@ def test_a_machine_that_fails_a_model_is_no_verdict(tmp_path, monkeypatch, fault
     monkeypatch.setattr(classifiers, "_load", fail)
     with pytest.raises(type(fault)):
         classifiers.CheckedClassifier("candidate", str(tmp_path))
+
+
+class _Answering(classifiers.BundleClassifier):
+    """A .tflite of many classes, without its file."""
+
+    def __init__(self, probabilities):
+        self.class_names = [str(index) for index in range(probabilities.shape[1])]
+        self._probabilities = probabilities
+
+    def predict(self, _):
+        return self._probabilities
+
+
+def test_an_integer_softmax_of_many_classes_need_not_sum_to_1(tmp_path, monkeypatch):
+    # Label smoothing leaves 0.05 for 99 classes, of which no step of 1/256 is left.
+    rounded = np.zeros((1, 100), np.float32)
+    rounded[0, 3] = 0.94921875
+    monkeypatch.setattr(classifiers, "_load", lambda _: _Answering(rounded))
+    answers = classifiers.CheckedClassifier("candidate", str(tmp_path)).predict([b"photo"])
+    np.testing.assert_array_equal(answers, rounded)
+    monkeypatch.setattr(classifiers, "_load", lambda _: _Answering(rounded[:, :4]))
+    with pytest.raises(GateError, match="do not sum to 1"):
+        classifiers.CheckedClassifier("candidate", str(tmp_path)).predict([b"photo"])
 
 
 def test_a_model_that_fails_is_refused(tmp_path, monkeypatch):
