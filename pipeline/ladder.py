@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from pipeline.ladder_table import LESSON
 from pipeline.workspace import Workspace
 from trainer_module import features
 from trainer_module.files import write_whole
+from trainer_module.processors import available_cores
 
 if TYPE_CHECKING:
     from trainer_module.ladder import Splits
@@ -25,15 +25,16 @@ def run(workspace: Workspace) -> None:
         workspace: Its settings file says on which data, and how long each rung trains.
 
     Raises:
-        UserError: The images are too small for a rung.
+        UserError: The images are too small for a rung, or several hosts are to train.
     """
     from pipeline.ladder_chart import draw
     from pipeline.local_runner import run_pipeline
     from pipeline.report.publication import publish
-    from trainer_module.acceleration import device_name
+    from trainer_module.acceleration import device_name, require_one_host
     from trainer_module.ladder import climb, require_input_sizes
 
     settings = workspace.read_settings()
+    require_one_host(settings.acceleration)
     require_input_sizes(settings.training().image_size)
     run_pipeline(settings, workspace, last_component="Transform")
     splits, classes = _transformed(workspace)
@@ -47,7 +48,7 @@ def run(workspace: Workspace) -> None:
     result = {
         "rungs": rungs,
         "lesson": LESSON,
-        "device": {"name": device_name(), "cores": os.cpu_count()},
+        "device": {"name": device_name(), "cores": available_cores()},
         "settings": settings.model_dump(mode="json"),
     }
     draw(rungs, workspace.ladder_picture)

@@ -33,9 +33,13 @@ _ENVIRONMENT = {
     # A folder in the user's working directory that is called like one of our packages must not take its place.
     "PYTHONSAFEPATH": "1",
 }
-# By itself TensorFlow takes oneDNN's kernels only on CPUs with AVX-512 VNNI; on one without, training took 1.4 to
-# 2.5 times as long (docs/speed.md). Not measured on other architectures than x86.
-_PREFERENCES = {"TF_ENABLE_ONEDNN_OPTS": "1"} if platform.machine() in ("x86_64", "AMD64") else {}
+_PREFERENCES = {
+    # By itself TensorFlow takes all memory of a GPU at once, and a run has several processes that use TensorFlow.
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    # By itself TensorFlow takes oneDNN's kernels only on CPUs with AVX-512 VNNI; on one without, training took 1.4 to
+    # 2.5 times as long (docs/speed.md). Not measured on other architectures than x86.
+    **({"TF_ENABLE_ONEDNN_OPTS": "1"} if platform.machine() in ("x86_64", "AMD64") else {}),
+}
 _POLL_SECONDS = 0.3
 # What ML Metadata raises in a query, and on opening a database.
 _BUSY = (ml_metadata.errors.StatusError, UnreadableStoreError)

@@ -20,6 +20,7 @@ from pipeline.child import describe_failure, report_outcome
 from pipeline.destinations import push_directories, require_reachable
 from pipeline.metadata import Metadata
 from pipeline.workspace import Workspace
+from trainer_module.acceleration import require_one_host
 from trainer_module.errors import UserError
 from trainer_module.files import write_whole
 
@@ -43,6 +44,8 @@ def run(workspace: Workspace) -> None:
     from pipeline.summary import publish_failure, write_summary
 
     settings = workspace.read_settings()
+    # Transform computes in this process first, and each host would compress and push what its own measuring selects.
+    require_one_host(settings.acceleration)
     require_reachable(push_directories(settings, workspace).values())
     forget_lost_pushes(workspace)
     known = Metadata(workspace.metadata_file).runs() if workspace.metadata_file.exists() else []

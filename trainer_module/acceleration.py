@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import logging
 import math
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import tf_keras as keras
 from trainer_module.epoch_clock import EpochClock
 from trainer_module.errors import UserError
 from trainer_module.model_state import unchanged
+from trainer_module.processors import available_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,17 +119,36 @@ def distribution_strategy(settings: AccelerationSettings) -> tf.distribute.Strat
     Raises:
         UserError: If the strategy needs GPUs or hosts that there are not.
     """
-    wanted = settings.strategy
-    gpus = len(tf.config.list_physical_devices("GPU"))
-    if wanted == "auto":
-        wanted = "multi_worker" if _hosts() > 1 else "mirrored" if gpus > 1 else "none"
-    if wanted == "multi_worker":
+    if _asks_for_hosts(settings):
         return _multi_worker_strategy()
-    if wanted == "none":
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if settings.strategy == "none" or (settings.strategy == "auto" and gpus < 2):
         return tf.distribute.get_strategy()
     if not gpus:
         raise UserError("acceleration.strategy=mirrored: TensorFlow finds no GPU on this machine; use auto or none")
     return tf.distribute.MirroredStrategy()
+
+
+def require_one_host(settings: AccelerationSettings) -> None:
+    """Refuses several hosts, for processes in which TensorFlow computes something before it trains.
+
+    Args:
+        settings: Of the training.
+
+    Raises:
+        UserError: Says what asks for several hosts, and what to do.
+    """
+    if _asks_for_hosts(settings):
+        given = settings.strategy == "multi_worker"
+        what = "acceleration.strategy=multi_worker" if given else "the environment variable TF_CONFIG"
+        raise UserError(
+            f"{what} asks for several hosts, but this command trains on one; unset it, or set"
+            " acceleration.strategy=none (docs/training.md says how several hosts train)"
+        )
+
+
+def _asks_for_hosts(settings: AccelerationSettings) -> bool:
+    return settings.strategy == "multi_worker" or (settings.strategy == "auto" and _hosts() > 1)
 
 
 def _multi_worker_strategy() -> tf.distribute.Strategy:
@@ -142,6 +161,11 @@ def _multi_worker_strategy() -> tf.distribute.Strategy:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except ValueError as error:
         raise UserError(f"the environment variable TF_CONFIG does not say which host this is: {error}") from error
+    except RuntimeError as error:
+        raise UserError(
+            f"several hosts must find each other before TensorFlow computes anything in their processes: {error}; run"
+            " the Trainer in a process of its own, or use acceleration.strategy=none"
+        ) from error
 
 
 def spans_hosts(strategy: tf.distribute.Strategy) -> bool:
@@ -201,11 +225,11 @@ def choose(
 
 
 def device_name() -> str:
-    """Describes the device that computes: the GPU's name, or the CPU with its number of cores."""
+    """Describes the device that computes: the GPU's name, or the CPU with the number of cores that it may use."""
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         return f"{len(gpus)} x {tf.config.experimental.get_device_details(gpus[0]).get('device_name', 'GPU')}"
-    return f"CPU, {os.cpu_count()} cores"
+    return f"CPU, {available_cores()} cores"
 
 
 def reduced_precision() -> str:

@@ -18,6 +18,7 @@ from trainer_module.architectures import require_input_size
 from trainer_module.epoch_clock import EpochClock
 from trainer_module.inference import Inference, Predictor
 from trainer_module.models import build_model
+from trainer_module.settings import ProgressiveResizingSettings, SamSettings
 from trainer_module.training import compiled_model
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def require_input_sizes(image_size: int) -> None:
 def climb(
     settings: TrainingSettings, splits: Splits, classes: int, report: Callable[[str, int, float], None]
 ) -> list[dict[str, Any]]:
-    """Trains and measures every rung with the same data, epochs and batch size.
+    """Trains and measures every rung with the same data, epochs and batch size, on one device.
 
     The rungs take turns, an epoch each, and so do their inference timings: what slows the machine down for a while then
     slows all of them.
@@ -133,8 +134,8 @@ class _Ladder:
     """What all rungs share."""
 
     def __init__(self, settings: TrainingSettings, splits: Splits, classes: int) -> None:
-        # First, because several hosts must find each other before TensorFlow computes anything.
-        self._strategy = acceleration.distribution_strategy(settings.acceleration)
+        # Whatever the settings say: XLA is not tried on several devices at once, and three of the rungs are about it.
+        self._strategy = tf.distribute.get_strategy()
         self._settings = settings
         self._splits = splits
         self._classes = classes
@@ -158,8 +159,15 @@ class _Ladder:
         settings = self._settings.model_copy(
             update={
                 "model": self._model_settings(rung),
-                # Keras would put the average in place of the weights at the end of every epoch.
-                "trainer": self._settings.trainer.model_copy(update={"ema": 0.0}),
+                "trainer": self._settings.trainer.model_copy(
+                    update={
+                        # Keras would put the average in place of the weights at the end of every epoch.
+                        "ema": 0.0,
+                        # Their models are not networks of Keras' own, which are all that can be folded.
+                        "sam": SamSettings(),
+                        "progressive_resizing": ProgressiveResizingSettings(),
+                    }
+                ),
             }
         )
 

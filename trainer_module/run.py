@@ -35,7 +35,7 @@ def run_fn(fn_args: FnArgs) -> None:
     # First of all, because several hosts must find each other before TensorFlow computes anything.
     strategy = acceleration.distribution_strategy(settings.acceleration)
     names = class_names(tft.TFTransformOutput(fn_args.transform_output))
-    checkpoint_directory = _checkpoint_directory(fn_args, names)
+    checkpoint_directory = _checkpoint_directory(fn_args, settings, names)
     validation = input_pipeline.measure(fn_args.eval_files)
     result = train(
         settings,
@@ -46,27 +46,29 @@ def run_fn(fn_args: FnArgs) -> None:
         checkpoint_directory=checkpoint_directory,
         strategy=strategy,
     )
+    # On every host, each into a directory of its own: TFX fails a Trainer that leaves no model.
+    artifact = Path(fn_args.serving_model_dir).parent
+    result.model.save(artifact / export.KERAS_MODEL_FILE)
+    export.save_serving_model(
+        result.model,
+        fn_args.serving_model_dir,
+        names,
+        settings.image_size,
+        fold=settings.acceleration.fold_batch_norm,
+        images=_photos(validation, settings.image_size),
+    )
+    (artifact / TRAINING_FILE).write_text(json.dumps(result.to_json(), indent=2))
     if strategy.extended.should_checkpoint:
-        artifact = Path(fn_args.serving_model_dir).parent
-        result.model.save(artifact / export.KERAS_MODEL_FILE)
-        export.save_serving_model(
-            result.model,
-            fn_args.serving_model_dir,
-            names,
-            settings.image_size,
-            fold=settings.acceleration.fold_batch_norm,
-            images=_photos(validation, settings.image_size),
-        )
-        (artifact / TRAINING_FILE).write_text(json.dumps(result.to_json(), indent=2))
         # Only now, or a run that is killed while it exports would have to train again.
         tf.io.gfile.rmtree(checkpoint_directory)
 
 
-def _checkpoint_directory(fn_args: FnArgs, names: list[str]) -> str:
+def _checkpoint_directory(fn_args: FnArgs, settings: TrainingSettings, names: list[str]) -> str:
     """Names a directory that other settings, data or versions never share."""
     config = fn_args.custom_config
     own = fingerprint(
-        config["training"],
+        # Folding is the export's: where its check fails, and another setting is tried, nothing is trained again.
+        settings.model_dump(mode="json", exclude={"acceleration": {"fold_batch_norm"}}),
         config["version"],
         input_pipeline.ORDER,
         tf.__version__,

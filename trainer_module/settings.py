@@ -138,7 +138,8 @@ class AccelerationSettings(Settings):
     )
     strategy: Literal["auto", "none", "mirrored", "multi_worker"] = Field(
         "auto",
-        description="tf.distribute strategy: auto takes multi_worker with TF_CONFIG, mirrored with several GPUs.",
+        description="tf.distribute strategy: auto takes multi_worker with TF_CONFIG (not for trimline run), mirrored "
+        "with several GPUs.",
     )
 
 

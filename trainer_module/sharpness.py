@@ -101,7 +101,8 @@ class SharpnessAwareEpochs(keras.callbacks.Callback):
             epochs: Of the whole training.
         """
         super().__init__()
-        self._first = round(epochs * (1 - settings.share))
+        # At least the last one, however few there are.
+        self._first = min(epochs - 1, round(epochs * (1 - settings.share)))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Switches, once the time has come."""

@@ -106,7 +106,8 @@ def train(
         The trained model.
 
     Raises:
-        UserError: If a split is empty, or if loss, weights or predictions are not finite.
+        UserError: If a split is empty, if loss, weights or predictions are not finite, or if several hosts begin with
+            different photos or checkpoints.
     """
     _require_images(train_records, validation_records)
     job = _Job(
@@ -166,7 +167,7 @@ def _train(job: _Job, progress: EpochProgress, teacher: TrainingResult | None) -
         teacher_model = None if teacher is None else teacher.model
         return compiled_model(job.settings, job.classes, batches.steps, how, job.strategy, teacher_model)
 
-    state = _resumed(job, build) or _started(job, build, batches)
+    state = _resumed(job, build, batches) or _started(job, build, batches)
     if not state.record.is_over(job.settings.trainer.epochs, job.settings.trainer.patience, job.prelude):
         _fit(job, state, batches, progress)
     trouble = _trouble(state, batches)
@@ -189,6 +190,30 @@ def _common_seed(job: _Job) -> int | None:
     return int(drawn.numpy())
 
 
+def _require_alike(job: _Job, batches: Batches, epochs: int) -> None:
+    """Refuses hosts that begin differently, on all of them: they would mix two trainings, then wait for ever."""
+    if not acceleration.spans_hosts(job.strategy):
+        return
+    figures = {
+        "finished epochs": epochs,
+        "steps an epoch": batches.steps,
+        "training photos": job.train_records.count,
+        "validation photos": job.validation_records.count,
+    }
+    with job.strategy.scope():
+        by_host = job.strategy.gather(tf.constant([list(figures.values())], tf.int64), axis=0).numpy()
+    differing = [
+        f"{name} {', '.join(map(str, values))}"
+        for name, values in zip(figures, by_host.T.tolist(), strict=True)
+        if len(set(values)) > 1
+    ]
+    if differing:
+        raise UserError(
+            f"the hosts that TF_CONFIG names differ, in their order: {'; '.join(differing)}; give all of them the same"
+            " photos and settings, and one directory of checkpoints that all see, or empty it on all"
+        )
+
+
 def _started(job: _Job, build: Callable[[acceleration.Acceleration], keras.Model], batches: Batches) -> TrainingState:
     total_steps = round(batches.steps * full_size_epochs(job.sizes, job.settings.image_size))
     report(TRAINER, "choosing how to execute the steps")
@@ -196,14 +221,21 @@ def _started(job: _Job, build: Callable[[acceleration.Acceleration], keras.Model
     return TrainingState(model, _float32_model(job.settings, job.classes), Record(choice))
 
 
-def _resumed(job: _Job, build: Callable[[acceleration.Acceleration], keras.Model]) -> TrainingState | None:
+def _resumed(
+    job: _Job, build: Callable[[acceleration.Acceleration], keras.Model], batches: Batches
+) -> TrainingState | None:
     """Returns the training of the job's checkpoint; None if there is none that can be read."""
     directory = job.checkpoint_directory
     record = None if directory is None else checkpoints.saved_record(directory)
+    # Before the first variable, of which several hosts make one together.
+    _require_alike(job, batches, 0 if record is None else record.epochs)
     if directory is None or record is None:
         return None
     state = TrainingState(build(record.choice.chosen), _float32_model(job.settings, job.classes), record)
-    if not checkpoints.restore(directory, state):
+    restored = checkpoints.restore(directory, state)
+    # A file that is damaged, or not there yet, may be so on one host alone.
+    _require_alike(job, batches, record.epochs if restored else 0)
+    if not restored:
         return None
     logging.getLogger(__name__).info("%s: the training goes on after epoch %d", directory, record.epochs)
     if _is_chief(job.strategy):

@@ -12,8 +12,18 @@ from pipeline.ladder_view import ladder_table
 from pipeline.workspace import Workspace
 from tests.image_files import write_tree
 from tests.notebooks import run_notebook
-from trainer_module import acceleration
+from tests.transformed_files import striped_images
+from trainer_module import acceleration, input_pipeline
+from trainer_module import ladder as climbing
 from trainer_module.errors import UserError
+from trainer_module.settings import (
+    AccelerationSettings,
+    ModelSettings,
+    ProgressiveResizingSettings,
+    SamSettings,
+    TrainerSettings,
+    TrainingSettings,
+)
 
 # XLA compiles three of the rungs, which takes most of a minute.
 pytestmark = pytest.mark.component
@@ -45,6 +55,27 @@ def test_photos_too_small_for_a_rung_are_refused_before_anything_runs(tmp_path, 
     monkeypatch.setattr(local_runner, "run_pipeline", lambda *_, **__: pytest.fail("it runs"))
     with pytest.raises(UserError, match=r"data\.image_size=8 .* stride 16 of the ladder's architecture=naive"):
         ladder.run(workspace)
+
+
+def test_what_changes_the_network_or_the_number_of_devices_is_left_out(monkeypatch):
+    rung = climbing.Rung("fusing", "separable", acceleration.Acceleration(), folded=True)
+    monkeypatch.setattr(climbing, "rungs", lambda _: (rung,))
+    splits = climbing.Splits(*(input_pipeline.from_arrays(*striped_images(16, 16, seed)) for seed in (0, 1)))
+    settings = TrainingSettings(
+        image_size=16,
+        model=ModelSettings(width=0.1),
+        trainer=TrainerSettings(
+            epochs=1,
+            batch_size=8,
+            ema=0.9,
+            sam=SamSettings(rho=0.05),
+            progressive_resizing=ProgressiveResizingSettings(initial_scale=0.5),
+        ),
+        acceleration=AccelerationSettings(strategy="mirrored"),
+    )
+    (measured,) = climbing.climb(settings, splits, 2, lambda *_: None)
+    assert measured["inference"]["folded"]
+    assert measured["inference_ms_per_step"] > 0
 
 
 def test_every_rung_is_measured(climbed):

@@ -6,10 +6,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
+
+from pipeline import ladder, local_runner
+from pipeline.config import load_settings
+from pipeline.workspace import Workspace
+from tests.transformed_files import striped_images, write_transformed
+from trainer_module import acceleration, features, run
+from trainer_module.errors import UserError
+from trainer_module.settings import AccelerationSettings
 
 ROOT = Path(__file__).parents[2]
 
-# As run_fn does it: the strategy first.
+# As run_fn does it: the strategy first. Then the hosts begin with different checkpoints, and with different photos.
 SCRIPT = """
 import hashlib
 import json
@@ -18,6 +27,7 @@ from pathlib import Path
 
 from tests.transformed_files import striped_images, write_transformed
 from trainer_module import acceleration, input_pipeline, progress, training
+from trainer_module.errors import UserError
 from trainer_module.settings import (
     AccelerationSettings,
     ModelSettings,
@@ -50,7 +60,21 @@ with progress.kept_in(own / "progress.json"):
     result = training.train(
         settings, *records, 2, own, checkpoint_directory=str(shared / "checkpoints"), strategy=strategy
     )
+
+
+def refusal(checkpoints, photos):
+    try:
+        training.train(settings, *photos, 2, own, checkpoint_directory=str(checkpoints), strategy=strategy)
+    except UserError as error:
+        return str(error)
+
+
+is_first = own.name == "worker0"
 print("RESULT", json.dumps({
+    "refusals": [
+        refusal(shared / "checkpoints" if is_first else own / "none", records),
+        refusal(own / "none", records if is_first else records[::-1]),
+    ],
     "weights": hashlib.sha256(b"".join(weight.tobytes() for weight in result.model.get_weights())).hexdigest(),
     "history": result.history,
     "strategy": result.choice.strategy,
@@ -59,17 +83,18 @@ print("RESULT", json.dumps({
 """
 
 # What each worker learns from is seen inside its network; nothing is augmented.
-UNSEEDED_SCRIPT = """
+RUN_FN_SCRIPT = """
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from tests.transformed_files import striped_images, write_transformed
-from trainer_module import acceleration, input_pipeline, training
+from tests.transformed_files import striped_images
+from trainer_module import run, training
 from trainer_module.settings import (
     AccelerationSettings,
     AugmentationSettings,
@@ -82,13 +107,10 @@ settings = TrainingSettings(
     image_size=16,
     model=ModelSettings(architecture="pooling", width=0.1),
     trainer=TrainerSettings(epochs=1, batch_size=32, augmentation=AugmentationSettings(flip=False, shift=0.0)),
-    acceleration=AccelerationSettings(),
+    acceleration=AccelerationSettings(fold_batch_norm=False),
 )
-strategy = acceleration.distribution_strategy(settings.acceleration)
-own = Path(sys.argv[2])
-images, labels = striped_images(96, 16)
-records = input_pipeline.measure([write_transformed(own / "images.gz", images, labels)])
-number = {image.tobytes(): index for index, image in enumerate(images)}
+shared, own = Path(sys.argv[1]), Path(sys.argv[2])
+number = {image.tobytes(): index for index, image in enumerate(striped_images(96, 16)[0])}
 seen = []
 
 
@@ -108,8 +130,22 @@ def build_model(*arguments):
 
 
 build_network, training.build_model = training.build_model, build_model
-result = training.train(settings, records, records, 2, own, strategy=strategy)
-print("RESULT", json.dumps({"seen": seen, "acceleration": result.choice.to_json()}))
+(own / "model").mkdir(parents=True)
+run.run_fn(
+    SimpleNamespace(
+        custom_config={
+            "training": settings.model_dump_json(),
+            "checkpoints": str(shared / "checkpoints"),
+            "version": "1",
+        },
+        train_files=[str(shared / "images.gz")],
+        eval_files=[str(shared / "images.gz")],
+        transform_output=str(shared / "transform"),
+        serving_model_dir=str(own / "model/Format-Serving"),
+        model_run_dir=str(own / "model_run"),
+    )
+)
+print("RESULT", json.dumps({"seen": seen}))
 """
 
 
@@ -159,13 +195,49 @@ def test_two_workers_train_one_network(tmp_path):
     assert list((tmp_path / "worker0").glob("train/events.out.tfevents.*"))
     assert sorted(path.name for path in (tmp_path / "worker1").rglob("*")) == ["0.gz", "1.gz", "progress.json"]
     assert "epoch" not in json.loads((tmp_path / "worker1/progress.json").read_text())["Trainer"]
+    # What they begin with must be the same, and all of them say so.
+    checkpoints, photos = chief["refusals"]
+    assert "differ, in their order: finished epochs 2, 0; give" in checkpoints
+    assert ": steps an epoch 3, 1; training photos 96, 40; validation photos 40, 96; give" in photos
 
 
 @pytest.mark.component  # Two processes that load TensorFlow.
-def test_two_workers_share_out_every_photo_once_without_a_seed_too(tmp_path):
-    results = _train_on_two_workers(tmp_path, UNSEEDED_SCRIPT)
+def test_two_workers_share_out_every_photo_once_without_a_seed_too_and_both_export(tmp_path):
+    write_transformed(tmp_path / "images.gz", *striped_images(96, 16))
+    vocabulary = tmp_path / "transform/transform_fn/assets" / features.LABEL_VOCABULARY
+    vocabulary.parent.mkdir(parents=True)
+    vocabulary.write_text("lying\nstanding\n")
+    results = _train_on_two_workers(tmp_path, RUN_FN_SCRIPT)
     assert [len(result["seen"]) for result in results] == [48, 48]
     assert sorted(results[0]["seen"] + results[1]["seen"]) == list(range(96))
-    for result in results:
-        (probe,) = result["acceleration"]["probes"]
+    for worker in ("worker0", "worker1"):
+        # TFX fails a Trainer without it.
+        assert (tmp_path / worker / "model/Format-Serving/saved_model.pb").exists()
+        record = json.loads((tmp_path / worker / "model" / run.TRAINING_FILE).read_text())
+        (probe,) = record["acceleration"]["probes"]
         assert probe["outcome"].startswith("not measured: several hosts")
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+@pytest.fixture
+def first_of_two_hosts(monkeypatch):
+    config = {"cluster": {"worker": ["localhost:1", "localhost:2"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+
+
+@pytest.mark.usefixtures("first_of_two_hosts")
+def test_hosts_that_would_find_each_other_too_late_are_refused():
+    # Whatever TensorFlow computes.
+    tf.zeros([])
+    with pytest.raises(UserError, match=r"before TensorFlow computes anything .*startup; run the Trainer"):
+        acceleration.distribution_strategy(AccelerationSettings())
+
+
+@pytest.mark.usefixtures("first_of_two_hosts")
+@pytest.mark.parametrize("command", [local_runner, ladder])
+def test_commands_refuse_several_hosts_before_anything_runs(tmp_path, monkeypatch, command):
+    workspace = Workspace(tmp_path)
+    workspace.write_settings(load_settings(None, ("data.image_size=32",)))
+    monkeypatch.setattr(local_runner, "run_pipeline", lambda *_, **__: pytest.fail("it runs"))
+    with pytest.raises(UserError, match=r"TF_CONFIG asks for several hosts, .*acceleration\.strategy=none"):
+        command.run(workspace)

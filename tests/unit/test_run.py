@@ -36,11 +36,16 @@ def fn_args(tmp_path):
 
 
 @pytest.mark.component  # The Trainer's part of the pipeline.
-def test_the_checkpoint_stays_until_the_model_is_exported(fn_args, tmp_path, caplog):
+def test_the_checkpoint_stays_until_the_model_is_exported_folded_or_not(fn_args, tmp_path, caplog):
+    folding = fn_args.custom_config["training"]
+    settings = json.loads(folding)
+    settings["acceleration"]["fold_batch_norm"] = False
+    fn_args.custom_config["training"] = json.dumps(settings)
     # Something is in the way of the model.
     (tmp_path / "model").touch()
     with pytest.raises(OSError, match="model"):
         run.run_fn(fn_args)
+    fn_args.custom_config["training"] = folding
     (checkpoint,) = (tmp_path / "checkpoints").iterdir()
     (tmp_path / "model").unlink()
     (tmp_path / "model").mkdir()

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,7 +9,7 @@ from tests.transformed_files import striped_images, write_transformed
 from trainer_module import acceleration, input_pipeline, training
 from trainer_module.distillation import DistilledModel
 from trainer_module.settings import AccelerationSettings, ModelSettings, SamSettings, TrainerSettings, TrainingSettings
-from trainer_module.sharpness import SharpnessAwareModel
+from trainer_module.sharpness import SharpnessAwareEpochs, SharpnessAwareModel
 
 RATE, RHO = 0.5, 0.3
 
@@ -125,6 +127,16 @@ def test_a_teacher_answers_once_a_step(examples):
     asked.clear()
     _step(DistilledModel(_network(), teacher, weight=1.0, temperature=1.0, rho=RHO), examples)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(("epochs", "first"), [(1, 0), (2, 1), (5, 4), (10, 8)])
+def test_at_least_one_epoch_is_sharpness_aware_however_few_there_are(epochs, first):
+    switched = []
+    callback = SharpnessAwareEpochs(SamSettings(rho=RHO, share=0.2), epochs)
+    for epoch in range(epochs):
+        callback.set_model(SimpleNamespace(become_sharpness_aware=lambda epoch=epoch: switched.append(epoch)))
+        callback.on_epoch_begin(epoch)
+    assert switched == list(range(first, epochs))
 
 
 @pytest.mark.component  # Two trainings.
