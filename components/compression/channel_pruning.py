@@ -13,6 +13,7 @@ import tf_keras as keras
 from components.compression.channel_groups import Groups, gone, groups_of, rebuilt, settled, silenced
 from components.compression.errors import VariantError
 from components.compression.kernels import has_kernel, is_depthwise, kernel, weight_count
+from components.compression.sensitivity import SMALLEST_PROBABILITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +32,6 @@ _BATCH = 64
 # multiply-accumulates, measuring all of some 14 removals took 1.8 times as long, and the loss became 1.31 instead of
 # 1.29.
 _MEASURED = 8
-_SMALLEST_PROBABILITY = 1e-7
 
 
 def remove_channels(
@@ -90,7 +90,7 @@ def _importances(model: keras.Model, groups: Groups, images: np.ndarray, labels:
         with tf.GradientTape() as tape:
             probabilities = model(tf.cast(some_images, tf.float32), training=False)
             likely = tf.gather(probabilities, some_labels, batch_dims=1)
-            loss = -tf.reduce_mean(tf.math.log(tf.maximum(likely, _SMALLEST_PROBABILITY)))
+            loss = -tf.reduce_mean(tf.math.log(tf.maximum(likely, SMALLEST_PROBABILITY)))
         return [weights * gradient for weights, gradient in zip(kernels, tape.gradient(loss, kernels), strict=True)]
 
     importances = {group: np.zeros(size) for group, size in groups.sizes.items()}

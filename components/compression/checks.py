@@ -70,6 +70,23 @@ def check_integer_only(path: Path, *, float_ends: bool = False) -> None:
         raise VariantError(f"{len(floats)} of its tensors are floating point, the first is {floats[0]!r}")
 
 
+def check_biases(path: Path) -> None:
+    """Checks that the biases of an integer variant fit into the 32 bits that each has.
+
+    They are stored in multiples of a step that follows the step of their channel's weights. So one beside weights next
+    to zero may be beyond, and is then stored as another number, of the other sign even.
+
+    Args:
+        path: The .tflite file.
+
+    Raises:
+        VariantError: Some bias is at the ends of its bits.
+    """
+    cut = ModelFile(path).cut_biases()
+    if cut:
+        raise VariantError(f"{cut} of its biases do not fit into 32 bits: the weights beside them are next to zero")
+
+
 def check_kernels(path: Path, reference: Sequence[Kernel]) -> None:
     """Checks that no kernel is all zeros that was not so in the float model's file.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
+from ai_edge_litert.schema_py_generated import BuiltinOperator
 from ai_edge_quantizer import calibrator, qtyping, quantizer, recipe, recipe_manager
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 from ai_edge_quantizer.utils import qsv_utils
@@ -18,6 +19,7 @@ from tensorflow.lite.python.util import modify_model_io_type
 
 from components.compression import model_metadata, packing
 from components.compression.errors import VariantError
+from components.compression.integer_kernels import largest_weights
 from components.compression.narrow_kernels import narrow_weights
 
 if TYPE_CHECKING:
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
 INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"
 _SIGNATURE = "serving_default"
+# The axis of a kernel's output channels.
+_CHANNEL_AXES = {
+    BuiltinOperator.CONV_2D: 0,
+    BuiltinOperator.DEPTHWISE_CONV_2D: 3,
+    BuiltinOperator.FULLY_CONNECTED: 0,
+}
 # MLIR also spells out every scale of every tensor.
 _LONGEST_REASON = 200
 
@@ -125,7 +133,8 @@ class Converter:
         ranges = calibrator.Calibrator(self._float32_bytes, qsv_update_func=qsv_utils.min_max_update)
         ranges.calibrate({_SIGNATURE: [{INPUT_NAME: sample} for [sample] in self._samples()]}, recipes)
         quantization = quantizer.Quantizer(self._float32_bytes, recipes.get_quantization_recipe())
-        quantized = bytes(quantization.quantize(ranges.get_model_qsvs()).quantized_model)
+        known = ranges.get_model_qsvs() | _kernel_ranges(self._float32_bytes)
+        quantized = bytes(quantization.quantize(known).quantized_model)
         return quantized if self._end_type == tf.float32 else modify_model_io_type(quantized, tf.uint8, tf.uint8)
 
     def _converter(self, *optimizations: tf.lite.Optimize) -> tf.lite.TFLiteConverter:
@@ -157,6 +166,27 @@ def _save_for_conversion(model: keras.Model, directory: str, image_size: int) ->
     module = tf.Module()
     module.weights = model.weights
     tf.saved_model.save(module, directory, signatures={_SIGNATURE: classify.get_concrete_function()})
+
+
+def _kernel_ranges(content: bytes) -> dict[str, dict[str, np.ndarray]]:
+    """Finds the range of every channel of a float file's kernels, by tensor name, as LiteRT's quantizer takes it.
+
+    By itself it gives a channel without weights a step of 1e-9 / 127, with which no bias fits into its 32 bits.
+    """
+    model = packing.unpack(content)
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            axis = _CHANNEL_AXES.get(model.operatorCodes[operator.opcodeIndex].builtinCode)
+            if axis is None:
+                continue
+            kernel = graph.tensors[operator.inputs[1]]
+            stored = model.buffers[kernel.buffer].data
+            if stored is not None:
+                values = np.frombuffer(bytes(stored), np.float32).reshape(kernel.shape)
+                largest = largest_weights(values, tuple(other for other in range(values.ndim) if other != axis))
+                found[kernel.name.decode()] = {"min": -largest, "max": largest}
+    return found
 
 
 def _with_full_range(images: np.ndarray) -> np.ndarray:

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _PREDICTION_BATCH = 64
+# Of softmax in reduced precision.
+_SUM_TOLERANCE = 0.01
 _FLOAT_BYTES = 4
 
 
@@ -141,6 +143,7 @@ def compress(
     Raises:
         UserError: A split is empty, the model has layers that a stage cannot work on, its predictions are not finite,
             or no variant passes its checks or fits the budget. What was fine-tuned by then is kept.
+        ValueError: A stage fine-tunes, but `fine_tuning` or the train split is missing.
     """
     start = time.perf_counter()
     representative = choose_representative(splits.calibration, seed)
@@ -239,6 +242,11 @@ def _measure_parent(model: keras.Model, validation: LabelledImages) -> Parent:
             "compression: the trained model's predictions are not finite; train it again with a lower "
             "trainer.learning_rate"
         )
+    if probabilities.min() < 0 or np.abs(probabilities.sum(axis=1) - 1).max() > _SUM_TOLERANCE:
+        raise UserError(
+            "compression: the model answers no probabilities: they are negative or do not sum to 1; give one that ends "
+            "with softmax"
+        )
     return Parent(model, probabilities, top1_accuracy(probabilities, validation.labels))
 
 
@@ -264,7 +272,8 @@ def _examine(
     passed = ["loads", "covers_pixels"]
     if candidate.integer:
         checks.check_integer_only(path, float_ends=classifier.input.scale is None)
-        passed.append("integer_only")
+        checks.check_biases(path)
+        passed += ["integer_only", "biases_fit"]
     if candidate.sparsity:
         checks.check_sparsity(path, candidate.sparsity)
         passed.append("sparsity")

@@ -37,6 +37,45 @@ _SHARE_OF_TRAINING = 0.1
 # Much is to be learned anew: CIFAR-10's `residual`, whose training took 100 epochs, needed some 60.
 _CHANNEL_SHARE_OF_TRAINING = 0.5
 _LEAST_EPOCHS = 2
+# The first one is longer, by what is traced in it.
+_EPOCHS_TO_TELL = 2
+
+
+class _InTime(keras.callbacks.Callback):
+    """Ends a training early on, when it would not end in time.
+
+    That is told from its second epoch, and after the first only by the time being over. Later it goes on whatever
+    happens, because too much would be lost.
+
+    Attributes:
+        gave_up: Whether it did.
+    """
+
+    def __init__(self, deadline: float, epochs: int) -> None:
+        """Creates the callback.
+
+        Args:
+            deadline: Value of `time.monotonic` at which the training is to have ended.
+            epochs: Of the training.
+        """
+        super().__init__()
+        self.gave_up = False
+        self._deadline = deadline
+        self._epochs = epochs
+        self._started = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Notes the time."""
+        del epoch, logs
+        self._started = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Gives the training up if the rest of it would not end in time."""
+        del logs
+        now, left = time.monotonic(), self._epochs - epoch - 1
+        seconds = now - self._started if epoch else 0.0
+        if left and epoch < _EPOCHS_TO_TELL and now + left * seconds > self._deadline:
+            self.gave_up = self.model.stop_training = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +104,8 @@ class FineTuner:
         teacher: The float parent: float32 pixels [N, S, S, 3] in [0, 255] -> probabilities [N, C].
         known_acceleration: How the Trainer executed its steps; None if that is not known, and must be chosen anew.
         store: Where finished work is kept.
-        deadline: Value of `time.monotonic` after which no fine-tuning begins.
-        is_short_of_time: Whether a fine-tuning was left out for want of time.
+        deadline: Value of `time.monotonic` at which every fine-tuning is to have ended.
+        is_short_of_time: Whether a fine-tuning was left out, or given up, for want of time.
     """
 
     settings: CompressionSettings
@@ -130,7 +169,7 @@ class FineTuner:
             one_by_one: Whether the stage's callbacks must see every single step.
 
         Raises:
-            VariantError: The loss or a weight is not a finite number any more.
+            VariantError: The loss or a weight is not a finite number any more, or the training would not end in time.
         """
         how = dataclasses.replace(self.how, steps_per_execution=1) if one_by_one else self.how
         self._fit(model, self._plan(how), callbacks)
@@ -189,6 +228,7 @@ class FineTuner:
     ) -> None:
         started = time.monotonic()
         taught = self._compiled(model, plan)
+        in_time = _InTime(self.deadline, plan.schedule.epochs)
         history = taught.fit(
             self._batches.training(0),
             epochs=plan.schedule.epochs,
@@ -196,15 +236,18 @@ class FineTuner:
             callbacks=[
                 keras.callbacks.TerminateOnNaN(),
                 EpochProgress(COMPRESSION, f"fine-tuning {self._work}"),
+                in_time,
                 *callbacks,
             ],
             verbose=0,
         ).history
         seconds = time.monotonic() - started
-        self._seconds_per_epoch = seconds / plan.schedule.epochs
+        self._seconds_per_epoch = seconds / len(history["loss"])
         finite = np.isfinite(history["loss"]).all() and all(np.isfinite(w).all() for w in model.get_weights())
         if not finite:
             raise VariantError(f"its fine-tuning diverged; lower {plan.rate} (now {plan.schedule.learning_rate:g})")
+        if in_time.gave_up:
+            raise self._short_of_time(self._work)
         _logger.info("Fine-tuned %s in %.1f s, loss %.4f", model.name, seconds, history["loss"][-1])
 
     def _fastest(self, model: keras.Model, epochs: int) -> Acceleration:
@@ -253,8 +296,11 @@ class FineTuner:
 
     def _require_time(self, name: str, epochs: int) -> None:
         if time.monotonic() + self._seconds_per_epoch * epochs > self.deadline:
-            self.is_short_of_time = True
-            raise VariantError(
-                f"no time was left to fine-tune {name}: compression.time_budget_s={self.settings.time_budget_s:g}; "
-                "run again with more: what is finished is kept"
-            )
+            raise self._short_of_time(name)
+
+    def _short_of_time(self, name: str) -> VariantError:
+        self.is_short_of_time = True
+        return VariantError(
+            f"no time was left to fine-tune {name}: compression.time_budget_s={self.settings.time_budget_s:g}; "
+            "run again with more: what is finished is kept"
+        )

@@ -73,6 +73,17 @@ class ModelFile:
         """Most distinct values in one weight tensor, which is what clustering bounds."""
         return max((kernel.unique for kernel in self.kernels), default=0)
 
+    def cut_biases(self) -> int:
+        """Counts the biases at the ends of their 32 bits, which is where a converter puts those that are beyond."""
+        found = 0
+        for tensor in (tensor for graph in self._model.subgraphs for tensor in graph.tensors):
+            # Constants of 32 bits without a scale are shapes and the like.
+            scaled = tensor.quantization is not None and tensor.quantization.scale is not None
+            if scaled and tensor.type == TensorType.INT32 and self._is_constant(tensor):
+                stored = np.frombuffer(bytes(self._model.buffers[tensor.buffer].data), np.int32)
+                found += int(np.count_nonzero(np.abs(stored.astype(np.int64)) >= np.iinfo(np.int32).max))
+        return found
+
     def activation_bytes(self) -> int:
         """Most bytes of activations that are alive at once when the operators run in order.
 

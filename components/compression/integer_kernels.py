@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 _STORED_LIMIT = 127
 _SEARCHED_STEPS = np.linspace(0.3, 1.0, 36)
 _SMALLEST_STEP = 1e-8
+# What weights so much smaller than the kernel's largest add to an output is less than its 8 bits can tell.
+_SILENT_SHARE = 1e-6
+# Stands for the largest weight of a kernel that has none: as large as an ordinary one's.
+_ANY_MAGNITUDE = 0.1
 # Neighbouring steps differ by 9 %, so one is never off by more than half of that.
 _LOG_GRID = np.log(2) / 8
 
@@ -35,7 +39,7 @@ class SteppedKernel(keras.layers.Layer):
         super().__init__(name="kernel")
         self._range = integer_range(bits)
         self._start = values
-        self._shape = [size if axes is not None and axis in axes else 1 for axis, size in enumerate(values.shape)]
+        self._shape = _step_shape(values, axes)
         self._mask = tf.constant(values != 0, tf.float32)
 
     def build(self, input_shape: Any = None) -> None:
@@ -80,7 +84,7 @@ class ClusteredKernel(keras.layers.Layer):
         self._indices = tf.constant(indices.reshape(values.shape), tf.int32)
         # A centre at zero stands for pruned weights.
         self._mask = tf.constant(self._centres != 0, tf.float32)
-        self._shape = [size if axes is not None and axis in axes else 1 for axis, size in enumerate(values.shape)]
+        self._shape = _step_shape(values, axes)
 
     def build(self, input_shape: Any = None) -> None:
         """Makes the variable."""
@@ -115,7 +119,7 @@ def best_steps(values: np.ndarray, shape: Sequence[int], limits: tuple[int, int]
         Steps with the least squared error among shares of the largest magnitude, float32 of the given shape.
     """
     axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
-    largest = np.maximum(np.abs(values).max(axis=axes, keepdims=True) / limits[1], _SMALLEST_STEP)
+    largest = largest_weights(values, axes) / limits[1]
     best, least = largest, np.full(shape, np.inf)
     for share in _SEARCHED_STEPS:
         step = share * largest
@@ -125,25 +129,49 @@ def best_steps(values: np.ndarray, shape: Sequence[int], limits: tuple[int, int]
     return best.astype(np.float32)
 
 
-def rounded(values: np.ndarray, axes: tuple[int, ...], bits: int) -> np.ndarray:
-    """Rounds a kernel to whole multiples of the best step for each output channel.
+def largest_weights(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Finds the magnitude that the step of each channel follows.
+
+    That of a channel without weights is the whole kernel's. Any step is exact for zeros, but biases are stored in
+    multiples of their channel's step, and of a tiny one 32 bits do not hold enough.
 
     Args:
         values: Float kernel.
-        axes: Axes of the output channels.
+        axes: All axes but those of the channels.
+
+    Returns:
+        The largest magnitude along these axes, which have size 1; above 0 everywhere.
+    """
+    largest = np.abs(values).max(axis=axes, keepdims=True)
+    of_all = largest.max()
+    if of_all < _SMALLEST_STEP:
+        return np.full_like(largest, _ANY_MAGNITUDE)
+    return np.where(largest > _SILENT_SHARE * of_all, largest, of_all)
+
+
+def rounded(values: np.ndarray, axes: tuple[int, ...] | None, bits: int) -> np.ndarray:
+    """Rounds a kernel to whole multiples of the best step for each output channel, or of the best one in all.
+
+    Args:
+        values: Float kernel.
+        axes: Axes of the output channels; None for one step in all.
         bits: Bits of a weight.
 
     Returns:
         The rounded kernel.
     """
     limits = integer_range(bits)
-    steps = best_steps(values, [size if axis in axes else 1 for axis, size in enumerate(values.shape)], limits)
+    steps = best_steps(values, _step_shape(values, axes), limits)
     return np.clip(np.rint(values / steps), *limits) * steps
 
 
 def constant(values: np.ndarray) -> keras.initializers.Initializer:
     """Returns an initializer that gives a variable these values."""
     return lambda shape, dtype=None: tf.reshape(tf.constant(values, dtype), shape)
+
+
+def _step_shape(values: np.ndarray, axes: tuple[int, ...] | None) -> list[int]:
+    return [size if axes is not None and axis in axes else 1 for axis, size in enumerate(values.shape)]
 
 
 def _straight_through_round(values: tf.Tensor) -> tf.Tensor:

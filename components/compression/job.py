@@ -54,12 +54,14 @@ class Staged:
         note: What was done, as JSON-ready values.
         clustered: Names of the layers whose kernels are clustered.
         clusters: Most distinct weights of each of them.
+        skipped: Layers left out as far as the stage went here, besides those that it leaves out in any case.
     """
 
     model: keras.Model
     note: dict[str, Any]
     clustered: tuple[str, ...] = ()
     clusters: int = 0
+    skipped: tuple[Skipped, ...] = ()
 
 
 @dataclasses.dataclass

@@ -94,8 +94,11 @@ def weight_count(layer: keras.layers.Layer) -> int:
     return int(np.prod(kernel(layer).shape))
 
 
-def channel_axes(layer: keras.layers.Layer) -> tuple[int, ...]:
-    """Returns the axes of a kernel that index its output channels."""
+def step_axes(layer: keras.layers.Layer) -> tuple[int, ...] | None:
+    """Returns the axes of an integer kernel's output channels, which have a step each; None for one step in all."""
+    # TFLite's fully connected kernels take one scale in all when a weight has 8 bits.
+    if isinstance(layer, keras.layers.Dense):
+        return None
     return (2, 3) if is_depthwise(layer) else (kernel(layer).shape.rank - 1,)
 
 

@@ -33,7 +33,7 @@ class Measurement:
         agreement: Share of validation images for which the top-1 class is that of the float parent.
         latency_ms: Median milliseconds for one image on one thread.
         latency_p95_ms: 95th percentile of the same.
-        latency_all_threads_ms: Median milliseconds for one image with a thread for every core of the machine.
+        latency_all_threads_ms: Median milliseconds for one image with a thread for every available core.
         latency_all_threads_p95_ms: 95th percentile of the same.
         activation_bytes: Most bytes of activations alive at once, the least that a device's arena can do with.
         sparsity: Share of zeros among the weights.

@@ -1,9 +1,9 @@
 """Quantisation-aware fine-tuning: the network is trained with the very numbers that its integer version will hold.
 
 TFMOT knows 8 bits only, and ranges of its own for every channel, in which the shared values of a clustered kernel get
-lost. Here a kernel has 4 or 8 bits and a learned step for each channel (Esser et al. 2020, "Learned step size
-quantization", https://arxiv.org/abs/1902.08153), or it keeps its clusters, whose centres are trained. Zeros stay zeros
-either way.
+lost. Here a weight has 2, 3, 4 or 8 bits, and a kernel a learned step for each channel, that of a dense layer one in
+all (Esser et al. 2020, "Learned step size quantization", https://arxiv.org/abs/1902.08153), or it keeps its clusters,
+whose centres are trained. Zeros stay zeros either way.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from components.compression import graph
 from components.compression.integer_kernels import ClusteredKernel, SteppedKernel, constant
 from components.compression.kernels import (
     SAME_RANGE_LAYERS,
-    channel_axes,
+    copy_of,
     has_kernel,
     is_depthwise,
     kernel,
+    step_axes,
     weight_count,
 )
 from components.compression.narrow_kernels import WIDE_BITS, stored_bits
@@ -83,8 +84,7 @@ def float_weights(quantized: keras.Model, model: keras.Model) -> keras.Model:
     Returns:
         A model built like `model`, with the weights that the integer version stands for.
     """
-    result = keras.models.clone_model(model)
-    result.set_weights(model.get_weights())
+    result = copy_of(model)
     for layer in quantized.layers:
         if isinstance(layer, IntegerLayer):
             target = result.get_layer(layer.name)
@@ -195,9 +195,7 @@ def _bits(layer: keras.layers.Layer, bits: int | Mapping[str, int]) -> int:
 
 
 def _kernel_values(layer: keras.layers.Layer, bits: int, clustered: bool) -> SteppedKernel | ClusteredKernel:
-    # TFLite's fully connected kernels take one scale in all when a weight has 8 bits.
-    axes = None if isinstance(layer, keras.layers.Dense) else channel_axes(layer)
-    values = kernel(layer).numpy()
+    axes, values = step_axes(layer), kernel(layer).numpy()
     return ClusteredKernel(values, axes) if clustered else SteppedKernel(values, axes, bits)
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from sklearn.cluster import KMeans
 
 from components.compression.integer_kernels import rounded
-from components.compression.kernels import channel_axes, has_kernel, kernel
+from components.compression.kernels import has_kernel, kernel, step_axes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 LEVELS = (0.0, 0.25, 0.5, 0.65, 0.8, 0.9, 0.95)
 WIDTHS = (8, 4, 3, 2)
+# Keeps logarithms finite.
+SMALLEST_PROBABILITY = 1e-7
 _BATCH = 128
-_SMALLEST_PROBABILITY = 1e-7
 _HALVINGS = 40
 
 
@@ -84,8 +85,8 @@ class Probe:
         return harm
 
     def with_few_bits(self, name: str, bits: int) -> np.ndarray:
-        """Returns the kernel of a layer with weights of so many bits."""
-        return rounded(self.kernels[name], channel_axes(self._model.get_layer(name)), bits)
+        """Returns the kernel of a layer with weights of so many bits, and the steps that a file has."""
+        return rounded(self.kernels[name], step_axes(self._model.get_layer(name)), bits)
 
     def _assign(self, kernels: Mapping[str, np.ndarray]) -> None:
         for name, values in kernels.items():
@@ -155,7 +156,7 @@ def least_harmful_bits(
 
 def divergence(wanted: np.ndarray, found: np.ndarray) -> float:
     """Returns the mean KL divergence KL(wanted || found) of probabilities [N, C] in nats."""
-    wanted, found = np.maximum(wanted, _SMALLEST_PROBABILITY), np.maximum(found, _SMALLEST_PROBABILITY)
+    wanted, found = np.maximum(wanted, SMALLEST_PROBABILITY), np.maximum(found, SMALLEST_PROBABILITY)
     return float(np.mean(np.sum(wanted * np.log(wanted / found), axis=1)))
 
 

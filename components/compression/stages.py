@@ -244,15 +244,13 @@ def _pruned(job: Job, model: keras.Model) -> Staged:
 def _clustered(job: Job, model: keras.Model, name: str) -> Staged:
     tuner = _require(job.tuner)
     worked_on = _worth_it(job, "cluster", model)
-    skipped = job.skipped["cluster"]
     probe = sensitivity.Probe(copy_of(model), job.calibration.images[:_SENSITIVITY_IMAGES])
 
     def attempt(clusters: int) -> Staged:
         layers, few = clustering.clusterable(worked_on, clusters)
-        job.skipped["cluster"] = [*skipped, *few]
         names = tuple(layer.name for layer in layers)
         made = clustering.cluster(model, names, clusters, tuner, f"{name}_{clusters}")
-        return Staged(made, {"clusters": clusters, "layers": list(names)}, names, clusters)
+        return Staged(made, {"clusters": clusters, "layers": list(names)}, names, clusters, tuple(few))
 
     def estimate(clusters: int) -> float:
         layers, _ = clustering.clusterable(worked_on, clusters)
@@ -260,8 +258,11 @@ def _clustered(job: Job, model: keras.Model, name: str) -> Staged:
         return _calibration_accuracy(job, probe.answers(changed))
 
     if job.settings.clusters == "auto":
-        return _searched(job, _CLUSTERS, estimate, attempt, probe)
-    return attempt(job.settings.clusters)
+        found = _searched(job, _CLUSTERS, estimate, attempt, probe)
+    else:
+        found = attempt(job.settings.clusters)
+    job.skipped["cluster"] += found.skipped
+    return found
 
 
 def _worth_it(job: Job, stage: str, model: keras.Model) -> list[keras.layers.Layer]:

@@ -178,6 +178,23 @@ def test_input_range_short_of_white_is_found(result: Result, tmp_path: Path) -> 
         checks.check_covers_pixels(checks.load(tmp_path / "short.tflite"))
 
 
+def test_a_bias_that_does_not_fit_into_its_bits_is_found(result: Result, tmp_path: Path) -> None:
+    path = result.selected.path.with_name("int8.tflite")
+    checks.check_biases(path)
+    content = flatbuffer_utils.read_model(str(path))
+    bias = next(
+        tensor
+        for tensor in content.subgraphs[0].tensors
+        if tensor.type == flatbuffer_utils.TensorType.INT32 and getattr(tensor.quantization, "scale", None) is not None
+    )
+    stored = np.frombuffer(bytes(content.buffers[bias.buffer].data), np.int32).copy()
+    stored[0] = np.iinfo(np.int32).min
+    content.buffers[bias.buffer].data = stored.view(np.uint8)
+    flatbuffer_utils.write_model(content, str(tmp_path / "cut.tflite"))
+    with pytest.raises(VariantError, match="biases do not fit into 32 bits"):
+        checks.check_biases(tmp_path / "cut.tflite")
+
+
 def test_broken_file_does_not_load(tmp_path: Path) -> None:
     path = tmp_path / "broken.tflite"
     path.write_bytes(b"not a model")
@@ -245,6 +262,13 @@ def test_no_variant_left_names_all_reasons(tmp_path: Path) -> None:
 def test_model_that_predicts_nan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not finite"):
         run(tiny_model(dense(np.full((3, 3), np.nan, np.float32))), tmp_path)
+
+
+def test_a_model_that_answers_no_probabilities_is_refused(tmp_path: Path) -> None:
+    image = keras.Input([IMAGE_SIZE, IMAGE_SIZE, 3])
+    logits = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(image))
+    with pytest.raises(UserError, match=r"answers no probabilities.*ends with softmax"):
+        run(keras.Model(image, logits), tmp_path)
 
 
 def test_nothing_fits_names_the_limit(model: keras.Model, tmp_path: Path) -> None:

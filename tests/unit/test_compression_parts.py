@@ -13,7 +13,7 @@ import tf_keras as keras
 from ai_edge_litert.interpreter import Interpreter
 from pydantic import ValidationError
 
-from components.compression import channel_pruning, search, sensitivity, stages
+from components.compression import channel_pruning, checks, search, sensitivity, stages
 from components.compression.clustering import clusterable
 from components.compression.conversion import Converter
 from components.compression.data import LabelledImages, Splits
@@ -256,6 +256,40 @@ def test_best_steps_beat_the_largest_magnitude() -> None:
     assert error(best_steps(values, (1, 3), (-7, 7))) < error(largest)
 
 
+def test_a_channel_without_weights_has_a_step_like_the_others() -> None:
+    values = np.random.default_rng(0).normal(size=(3, 3, 8, 4)).astype(np.float32)
+    values[..., 1] = 0
+    values[..., 2] *= 1e-9
+    steps = best_steps(values, (1, 1, 1, 4), (-7, 7))
+    assert steps.min() > 0.1 * steps.max()
+    assert best_steps(0 * values, (1, 1, 1, 4), (-127, 127)).min() > 1e-5
+
+
+@pytest.fixture(scope="module")
+def silent() -> keras.Model:
+    """A network whose answers are mostly the biases of channels without weights, in one layer all of them."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((SIZE, SIZE, 3))
+    first, some, every = (keras.layers.Conv2D(4, 3) for _ in range(3))
+    features = first(keras.layers.Rescaling(1 / 255)(image))
+    features = keras.layers.GlobalAveragePooling2D()(keras.layers.Add()([some(features), every(features)]))
+    rng = np.random.default_rng(0)
+    for layer, channels in ((first, slice(2)), (some, slice(2)), (every, slice(None))):
+        silence(layer, channels)
+        layer.bias.assign(rng.uniform(-1.0, 1.0, 4))
+    return keras.Model(image, keras.layers.Softmax()(features))
+
+
+@pytest.mark.parametrize("name", ["int8", "int8_litert", "qat"])
+def test_channels_without_weights_keep_their_biases(silent: keras.Model, name: str, tmp_path: Path) -> None:
+    model, variant = (fake_quantized(silent, 8, IMAGES), "int8") if name == "qat" else (silent, name)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(Converter(model, IMAGES, tmp_path / "saved").convert(variant))
+    checks.check_biases(path)
+    wanted = silent.predict(IMAGES.astype(np.float32), verbose=0)
+    np.testing.assert_allclose(TFLiteClassifier(path).predict(IMAGES), wanted, atol=0.02)
+
+
 @pytest.mark.parametrize("architecture", ["lean", "densenet"])
 def test_fake_quantised_model_of_8_bits_answers_much_the_same(architecture: str) -> None:
     model = folded(architecture)
@@ -313,6 +347,8 @@ def test_fewer_bits_do_more_harm_and_leave_the_model_as_it_was() -> None:
     for bits in sensitivity.WIDTHS:
         channel = probe.with_few_bits(name, bits)[..., 0]
         assert len(np.unique(channel)) <= len(range(*integer_range(bits))) + 1
+    # The file has one step in all for a dense layer.
+    assert len(np.unique(probe.with_few_bits("logits", 4))) <= len(range(*integer_range(4))) + 1
     for kept, weights in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(kept, weights)
 
@@ -409,6 +445,32 @@ def test_search_takes_what_is_exactly_at_the_limit(parent_accuracy: float, fits:
         settings=CompressionSettings(budget={"max_accuracy_drop": 0.02}),
     )
     assert stages._fits(job, model) is fits
+
+
+def test_layers_are_left_out_as_at_the_level_that_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = keras.Input([SIZE, SIZE, 3])
+    coarse, fine = (keras.layers.Conv2D(16, 3, name=name) for name in ("coarse", "fine"))
+    features = keras.layers.GlobalAveragePooling2D()(fine(coarse(image)))
+    model = keras.Model(image, keras.layers.Dense(4, activation="softmax", name="logits")(features))
+    coarse.kernel.assign(np.resize(np.linspace(0.1, 1, 20), coarse.kernel.shape.as_list()))
+    job = SimpleNamespace(
+        tuner=object(),
+        settings=CompressionSettings(clusters="auto"),
+        calibration=LabelledImages(IMAGES, LABELS),
+        skipped={},
+    )
+
+    def search_goes_on_after_what_it_takes(*arguments: object) -> stages.Staged:
+        *_, attempt, _ = arguments
+        taken = attempt(32)
+        assert attempt(16).clustered == ("coarse", "fine")
+        return taken
+
+    monkeypatch.setattr(stages, "_searched", search_goes_on_after_what_it_takes)
+    monkeypatch.setattr(stages.clustering, "cluster", lambda model, *_: model)
+    assert stages._clustered(job, model, "clustered").clustered == ("fine",)
+    reasons = {skip.layer: skip.reason for skip in job.skipped["cluster"]}
+    assert reasons == {"coarse": "only 20 distinct weights", "logits": "only 64 weights"}
 
 
 def test_the_budget_is_a_cause_only_of_a_search() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,14 @@ import numpy as np
 import pytest
 import tf_keras as keras
 
+from components.compression import fine_tuning
 from components.compression.data import LabelledImages, Splits
 from components.compression.engine import FineTuning, Result, compress
+from components.compression.errors import VariantError
 from components.compression.flatbuffer import ModelFile
 from components.compression.narrow_kernels import integer_range
 from components.compression.settings import BudgetSettings, CompressionSettings
+from components.compression.store import Store
 from tests.transformed_files import striped_images
 from trainer_module.acceleration import Acceleration
 from trainer_module.errors import UserError
@@ -260,6 +264,46 @@ def test_what_was_finished_is_kept_for_a_run_with_more_time(residual: keras.Mode
     assert "run again with more" in found.report["dropped"][0]["reason"]
     found.kept.clear()
     assert len(list(kept.iterdir())) == 1
+
+
+class Clock(keras.callbacks.Callback):
+    """Stands for the module `time` in a world where every step takes a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        del batch, logs
+        self.now += 1
+
+
+@pytest.mark.parametrize(("budget", "epochs"), [(1, 1), (7, 2), (10, 5)])
+def test_a_fine_tuning_that_would_not_end_in_time_is_given_up(
+    budget: int, epochs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(fine_tuning, "time", clock)
+    model = build_model(ModelSettings(architecture="pooling", width=0.25), SIZE, 2)
+    tuner = fine_tuning.FineTuner(
+        CompressionSettings(epochs=5, distillation={"weight": 0}, time_budget_s=budget),
+        TrainingSettings(image_size=SIZE, trainer=TrainerSettings(batch_size=128)),
+        from_arrays(TRAIN.images, TRAIN.labels),
+        model,
+        AS_IT_IS,
+        Store(None),
+        deadline=budget,
+    )
+    given_up = epochs < 5
+    refusal = pytest.raises(VariantError, match=r"compression\.time_budget_s") if given_up else contextlib.nullcontext()
+    with refusal:
+        tuner.once("work", model, lambda: tuner.fit(model, [clock]))
+    # Two steps each.
+    assert clock.now == 2 * epochs
+    assert tuner.is_short_of_time == given_up
 
 
 def test_two_clusters_of_a_pruned_network_are_refused_with_the_reason(residual: keras.Model, tmp_path: Path) -> None:
