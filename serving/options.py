@@ -1,9 +1,12 @@
 """What a server is told: which model, where to listen, and how much one client may ask of it."""
 
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# As many as ingest takes unless it is told otherwise: what may be trained with may be asked about.
+MAX_PIXELS: Final = 100_000_000
 
 
 class ServerOptions(BaseModel):
@@ -41,7 +44,7 @@ class ServerOptions(BaseModel):
     max_body_mb: float = Field(32.0, gt=0.0, le=1024.0, description="Largest request body in MB; larger ones get 413.")
     max_instances: int = Field(128, ge=1, le=100_000, description="Most images in one request.")
     max_pixels: int = Field(
-        100_000_000,
+        MAX_PIXELS,
         ge=1_000,
         # Pillow refuses larger images itself.
         le=178_956_970,

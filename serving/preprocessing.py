@@ -5,7 +5,6 @@ model was trained behind. A test compares the two and states how far apart they 
 """
 
 import io
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,8 @@ from PIL import Image, UnidentifiedImageError
 
 from serving.errors import ServingError
 from serving.jpeg_scans import TOO_MANY_SCANS, has_more_scans
+from serving.options import MAX_PIXELS
 from serving.photos import FORMATS, NAMES_OF_FORMATS, NoWhiteLevelError, to_rgb, turn_to_upright
-
-MAX_PIXELS: Final = 50_000_000
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -45,15 +45,16 @@ def serve(out: Path, options: ServerOptions) -> None:
         ServingError: No version can be loaded, the address cannot be listened on, or the key or certificate cannot be
             read.
     """
-    _check_address(options.host, options.port)
     _check_certificate(options)
     api_key = _read_api_key(options.api_key_file)
-    if options.workers > 1:
-        with tempfile.TemporaryDirectory(prefix="trimline-metrics-") as shared:
-            os.environ[_SHARED_METRICS] = shared
-            _Workers(out, options, api_key).keep_alive()
-    else:
-        _import_worker().run_worker(out, options, api_key)
+    # Before anything is loaded, which takes seconds.
+    with _bind(options.host, options.port) as listener:
+        if options.workers > 1:
+            with tempfile.TemporaryDirectory(prefix="trimline-metrics-") as shared:
+                os.environ[_SHARED_METRICS] = shared
+                _Workers(out, options, api_key, listener).keep_alive()
+        else:
+            _import_worker().run_worker(out, options, api_key, listener)
 
 
 class _Running(NamedTuple):
@@ -69,12 +70,12 @@ class _Workers:
     KServe's own supervisor starts a fresh interpreter for a worker that died, and importing KServe takes seconds.
     """
 
-    def __init__(self, out: Path, options: ServerOptions, api_key: str | None) -> None:
+    def __init__(self, out: Path, options: ServerOptions, api_key: str | None, listener: socket.socket) -> None:
         self._worker = _import_worker()
         # Bound once and for all workers, which listen as soon as they can answer.
-        self._listener = self._worker.bind(options.host, options.port)
+        self._listener = listener
         self._states = WorkerStates(options.workers)
-        self._arguments = (out, options, api_key, self._listener)
+        self._arguments = (out, options, api_key, listener)
         self._grace_s = options.grace_s
         self._longest_unable_s = options.timeout_s + _STARVED_S
         self._processes: dict[ForkProcess, _Running] = {}
@@ -193,16 +194,17 @@ def _import_worker():  # type: ignore[no-untyped-def]
     return worker
 
 
-def _check_address(host: str, port: int) -> None:
-    # The server would only log the failure and end the process.
+def _bind(host: str, port: int) -> socket.socket:
+    """Returns a bound socket; until it listens, clients are refused."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((address[0], port))
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address[0], port))
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ServingError(f"cannot listen on {host} port {port}: {reason}: choose another host or port") from error
+    return listener
 
 
 def _check_certificate(options: ServerOptions) -> None:
@@ -216,12 +218,16 @@ def _check_certificate(options: ServerOptions) -> None:
 
 
 def _read_api_key(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get(API_KEY_VARIABLE) or None
+    place = f"${API_KEY_VARIABLE}" if file is None else file
     try:
-        key = file.read_text(encoding="utf-8").strip()
+        found = os.environ.get(API_KEY_VARIABLE) if file is None else file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ServingError(f"{file}: the API key cannot be read: {getattr(error, 'strerror', error)}") from error
+        raise ServingError(f"{place}: the API key cannot be read: {getattr(error, 'strerror', error)}") from error
+    if found is None:
+        return None
+    # Files end with a newline, and so do variables that Kubernetes fills from a Secret made from one.
+    key = found.strip()
     if not key:
-        raise ServingError(f"{file}: is empty: write the API key into it")
+        # Whoever sets it does not want a server that is open to all.
+        raise ServingError(f"{place}: is empty: write the API key into it")
     return key

@@ -166,7 +166,7 @@ def run_worker(
     out: Path,
     options: ServerOptions,
     api_key: str | None,
-    listener: socket.socket | None = None,
+    listener: socket.socket,
     place: OneOfSeveral | None = None,
 ) -> None:
     """Serves in this process until SIGINT or SIGTERM.
@@ -177,11 +177,11 @@ def run_worker(
         out: A run's output folder, its folder of versions, or one bundle.
         options: How to serve.
         api_key: What requests must bring; None lets all in.
-        listener: The bound socket that all workers share; None where there is only this one.
+        listener: The bound socket, which all workers share where there are several.
         place: Its place among them; None where there is only this one.
 
     Raises:
-        ServingError: No version can be loaded, or an address cannot be listened on.
+        ServingError: No version can be loaded, or gRPC cannot be served.
     """
     configure_logging()
     if options.traces:
@@ -192,7 +192,7 @@ def run_worker(
     # Each interpreter computes with one thread; more of them would only fight for the same processors.
     threads = options.threads or max(1, available_processors() // options.workers)
     inference = Inference(ServedVersions(out, options, threads), options, threads)
-    server = EdgeModelServer(inference, api_key, listener or bind(options.host, options.port), place)
+    server = EdgeModelServer(inference, api_key, listener, place)
     served = ", ".join(str(version.number) for version in inference.versions.served)
     if api_key is None and not ipaddress.ip_address(server.address).is_loopback:
         logger.warning("whoever reaches %s can ask for predictions: set serving.api_key_file", options.host)
@@ -200,26 +200,6 @@ def run_worker(
     address = f"{scheme}://{options.host}:{options.port}/"
     logger.info("serving %s version %s at %s, threads: %d", options.name, served, address, threads)
     server.run()
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Binds a socket.
-
-    Args:
-        host: Address to listen on.
-        port: Port to listen on.
-
-    Returns:
-        The socket, not listening yet.
-
-    Raises:
-        OSError: The address cannot be listened on.
-    """
-    family, kind, protocol, _, address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((address[0], port))
-    return listener
 
 
 def _report(versions: ServedVersions) -> None:

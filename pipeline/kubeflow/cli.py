@@ -18,7 +18,7 @@ from pipeline.terminal import Terminal
 from trainer_module.errors import UserError
 from trainer_module.files import write_whole
 
-NOT_BLESSED, INTERRUPTED = 3, 130
+NOT_FOLLOWED, NOT_BLESSED, INTERRUPTED = 1, 3, 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,7 +52,8 @@ def compile_(
 @app.command(
     epilog="Example: `trimline kubeflow submit --config kubeflow/settings.yaml "
     "--set kubeflow.host=http://localhost:8888`. $TRIMLINE_KUBEFLOW_TOKEN is the token, where one is needed. "
-    "Exit codes: 0 done and pushed, 2 bad settings or no server, 3 finished but not blessed, 1 the run failed."
+    "Exit codes: 0 done and pushed, 2 bad settings or no server, 3 finished but not blessed, 1 the run failed or "
+    "could not be followed to its end."
 )
 def submit(
     config: ConfigOption = None,
@@ -86,11 +87,16 @@ def submit(
     typer.echo(f"Run {run_id} ({name})")
     if not follow:
         return
+    goes_on = f"the run goes on; look with trimline kubeflow status {run_id}"
     try:
         state = client.follow(run_id, lambda task, now: typer.echo(f"{task}: {now.lower()}"))
     except KeyboardInterrupt:
-        typer.echo(f"trimline: the run goes on; look with trimline kubeflow status {run_id}", err=True)
+        typer.echo(f"trimline: {goes_on}", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    except UserError as error:
+        # No mistake in the settings, with which a run was started: a token expired, a server stayed away.
+        typer.echo(f"trimline: {error}; {goes_on}", err=True)
+        raise typer.Exit(NOT_FOLLOWED) from None
     if not was_pushed(state):
         typer.echo("trimline: not pushed: the gates refused the release; see gates.json of the ReleaseGate", err=True)
         raise typer.Exit(NOT_BLESSED)

@@ -32,7 +32,8 @@ _POLL_SECONDS = 2.0
 _PATIENCE_SECONDS = 300.0
 # Nodes that the backend adds to those of the pipeline.
 _OWN_NODES = ("root", "root-driver", "executor")
-_DRIVER_SUFFIX = "-driver"
+# The last is that of attempts, which Argo lists beside their node: executor(0).
+_SUFFIXES = ("-driver", ")")
 _SERVER_TROUBLE = 500
 
 
@@ -237,4 +238,4 @@ def _run_state(run: Any) -> RunState:
 
 
 def _is_of_the_pipeline(name: str | None) -> bool:
-    return bool(name) and name not in _OWN_NODES and not str(name).endswith(_DRIVER_SUFFIX)
+    return bool(name) and name not in _OWN_NODES and not str(name).endswith(_SUFFIXES)

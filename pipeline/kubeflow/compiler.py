@@ -33,11 +33,15 @@ _ENVIRONMENT = {
     "TF_USE_LEGACY_KERAS": "1",
     # As in a local run: TensorFlow's own choice is slower on CPUs without AVX-512 VNNI.
     "TF_ENABLE_ONEDNN_OPTS": "1",
+    # As there, too: several processes of a pod may use its GPU.
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
 }
 # TFX appends it to the producer of a parameter, but to no task's name.
 _TASK_SUFFIX = "_task"
 _BACKOFF_FACTOR = 2.0
-_LONGEST_BACKOFF_S = 3600
+# So long after a task's first start Argo begins no retry and stops the one that runs; unset it counts as 0. A year is
+# longer than any training and the longest pauses together.
+_RETRY_WINDOW_S = 365 * 24 * 3600
 _GIGABYTE = 10**9
 
 
@@ -162,7 +166,7 @@ def _set_retries(task: pipeline_spec_pb2.PipelineTaskSpec, group: GroupSettings)
     task.retry_policy.max_retry_count = group.retries
     task.retry_policy.backoff_duration.seconds = group.retry_backoff_s
     task.retry_policy.backoff_factor = _BACKOFF_FACTOR
-    task.retry_policy.backoff_max_duration.seconds = _LONGEST_BACKOFF_S
+    task.retry_policy.backoff_max_duration.seconds = _RETRY_WINDOW_S
 
 
 def _set_container(

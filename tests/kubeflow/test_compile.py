@@ -122,6 +122,20 @@ def test_what_was_set_for_a_group_reaches_its_pods(gpu_package):
     assert (retry["maxRetryCount"], retry["backoffDuration"]) == (2, "60s")
 
 
+def test_argo_gives_time_for_the_longest_pauses_and_a_month_of_attempts():
+    from pipeline.kubeflow.runner import compile_settings
+
+    most = ("kubeflow.resources.trainer.retries=10", "kubeflow.resources.trainer.retry_backoff_s=3600")
+    compiled = compile_settings(load_settings(REPOSITORY / "kubeflow" / "settings.yaml", most))
+    policies = {name: task.retry_policy for name, task in compiled.spec.root.dag.tasks.items()}
+    longest = policies["Trainer"]
+    pauses_s = sum(longest.backoff_duration.seconds * longest.backoff_factor**i for i in range(longest.max_retry_count))
+    assert pauses_s > 40 * 24 * 3600
+    # The backend makes it Argo's maxDuration: after it, counted from the first start, none is tried again.
+    shortest_s = min(policy.backoff_max_duration.seconds for policy in policies.values())
+    assert shortest_s > pauses_s + 30 * 24 * 3600
+
+
 def test_the_settings_file_for_cpus_compiles_too():
     from pipeline.kubeflow.runner import compile_settings
 

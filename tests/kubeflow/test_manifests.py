@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 import yaml
+from kubernetes.utils import parse_quantity
 
 from pipeline.config import load_settings
 from serving.guard import MOST_ARRIVING_BODIES
@@ -113,6 +114,41 @@ def test_our_server_runs_without_rights_and_outlives_its_grace_period(overlay):
         assert pod["terminationGracePeriodSeconds"] > ServerOptions().grace_s
         assert "limits" in container["resources"]
         assert {"readinessProbe", "livenessProbe"} <= container.keys()
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_tensorflow_serving_may_wait_a_day_for_the_first_push_with_its_ports_closed(overlay):
+    (container,) = objects(overlay)["Deployment", "trimline-saved-model"]["spec"]["template"]["spec"]["containers"]
+    startup = container["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 24 * 3600
+
+
+def test_kserve_makes_deployments_because_knative_refuses_the_grace_period_and_the_security_context():
+    for (_, name), each in objects("kserve").items():
+        assert each["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "Standard", name
+        # Shares requests between Knative's revisions; elsewhere it is passed over without a word.
+        assert "canaryTrafficPercent" not in each["spec"]["predictor"], name
+
+
+def test_kserve_finds_no_request_or_limit_to_add_and_no_request_is_above_its_limit():
+    for (_, name), each in objects("kserve").items():
+        predictor = each["spec"]["predictor"]
+        for container in predictor.get("containers") or [predictor["model"]]:
+            requests, limits = (container["resources"][kind] for kind in ("requests", "limits"))
+            for amount in ("cpu", "memory"):
+                assert parse_quantity(requests[amount]) <= parse_quantity(limits[amount]), name
+
+
+def test_kserve_runs_the_tensorflow_serving_that_the_overlays_run():
+    deployment = objects("overlays/cpu")["Deployment", "trimline-saved-model"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    model = objects("kserve")["InferenceService", "trimline-saved-model"]["spec"]["predictor"]["model"]
+    assert container["image"] == f"tensorflow/serving:{model['runtimeVersion']}"
+
+
+def test_a_rollout_waits_for_no_gpu_beyond_those_in_use():
+    deployment = objects("overlays/gpu")["Deployment", "trimline-saved-model"]
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
 
 
 def test_only_the_gpu_overlay_asks_for_gpus_and_only_for_the_saved_model():

@@ -12,11 +12,13 @@ from tests.kubeflow.kfp_server import KfpServer, serving
 pytestmark = pytest.mark.component
 
 TASKS = ("ImageExampleGen", "Trainer", "ReleaseGate", "PusherSavedModel", "PusherTFLite")
+# What the backend lists beside them, the attempts of a task among it.
+OTHERS = ("root", "Trainer-driver", "executor", "executor(0)", "executor(1)")
 
 
 def states(**exceptions):
     """Says how the tasks of a run stand: succeeded, but for the exceptions."""
-    return {name: (exceptions.get(name, "SUCCEEDED"), {}) for name in ("root", "Trainer-driver", "executor", *TASKS)}
+    return {name: (exceptions.get(name, "SUCCEEDED"), {}) for name in (*OTHERS, *TASKS)}
 
 
 RUNNING = ("RUNNING", {"root": ("RUNNING", {}), "ImageExampleGen": ("SUCCEEDED", {}), "Trainer": ("RUNNING", {})})
@@ -89,6 +91,15 @@ def test_a_server_that_is_away_for_a_moment_is_asked_again(package):
     with serving(KfpServer([RUNNING, 503, 502, PUSHED])) as address:
         result = submit(address, package)
     assert (result.returncode, result.stdout.splitlines()[-1]) == (0, "Pushed"), result.stderr
+
+
+def test_a_token_that_expires_on_the_way_ends_with_1_and_the_run_is_said_to_go_on(package):
+    with serving(KfpServer([RUNNING, 401])) as address:
+        result = submit(address, package)
+    assert result.returncode == 1
+    assert "refused (401)" in result.stderr
+    assert result.stderr.endswith("the run goes on; look with trimline kubeflow status run-1\n")
+    assert result.stderr.count("\n") == 1
 
 
 def test_without_following_and_cache_it_only_says_the_run_and_no_task_is_cached(package):

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 import socket
 import ssl
@@ -29,6 +28,7 @@ from serving.client import PredictClient
 from serving.errors import ServingError
 from serving.options import ServerOptions
 from serving.predictor import Predictor
+from serving.processors import available_processors
 
 pytestmark = pytest.mark.component  # Starts a server for most tests.
 
@@ -270,7 +270,9 @@ def test_options_that_do_not_belong_together_are_refused(options: dict[str, obje
         ServerOptions(**options)
 
 
-def test_a_bad_certificate_and_an_empty_key_are_explained(uint8_bundle: Path, tmp_path: Path) -> None:
+def test_a_bad_certificate_and_an_empty_key_are_explained(
+    uint8_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from serving.server import serve
 
     (tmp_path / "file").write_text("")
@@ -281,6 +283,10 @@ def test_a_bad_certificate_and_an_empty_key_are_explained(uint8_bundle: Path, tm
         serve(uint8_bundle, ServerOptions(port=free_port(), api_key_file=tmp_path / "file"))
     with pytest.raises(ServingError, match="the API key cannot be read"):
         serve(uint8_bundle, ServerOptions(port=free_port(), api_key_file=tmp_path / "none"))
+    for nothing in ("", " \n"):
+        monkeypatch.setenv("TRIMLINE_API_KEY", nothing)
+        with pytest.raises(ServingError, match=r"\$TRIMLINE_API_KEY: is empty: write the API key into it"):
+            serve(tmp_path, ServerOptions(port=free_port()))
 
 
 def test_a_request_has_limits(uint8_bundle: Path, tmp_path: Path, files: list[bytes]) -> None:
@@ -309,7 +315,7 @@ def test_more_requests_than_may_wait_are_refused_at_once(
     uint8_bundle: Path, tmp_path: Path, files: list[bytes]
 ) -> None:
     with run_server(uint8_bundle, tmp_path / "log.txt", fault=SLOW_MODEL, queue=2) as running:
-        room = 2 + (os.cpu_count() or 1)
+        room = 2 + available_processors()
         answers: list[tuple[httpx.Response, float]] = []
 
         def ask() -> None:
@@ -358,7 +364,7 @@ def test_a_client_that_is_refused_for_now_comes_again(uint8_bundle: Path, tmp_pa
 
 
 def test_slow_clients_are_let_go(uint8_bundle: Path, tmp_path: Path, files: list[bytes]) -> None:
-    with run_server(uint8_bundle, tmp_path / "log.txt", timeout_s=1) as running:
+    with run_server(uint8_bundle, tmp_path / "log.txt", timeout_s=2) as running:
         head = f"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Length: {len(files[0])}\r\n"
         slow = {
             "silent": b"",
@@ -366,12 +372,12 @@ def test_slow_clients_are_let_go(uint8_bundle: Path, tmp_path: Path, files: list
             "in the body": f"{head}\r\n".encode() + files[0][:-1],
         }
         connections = {}
-        for name, sent in slow.items():
-            connections[name] = socket.create_connection(("127.0.0.1", running.port), timeout=10)
-            connections[name].sendall(sent)
         started = time.monotonic()
+        for name, sent in slow.items():
+            connections[name] = socket.create_connection(("127.0.0.1", running.port), timeout=30)
+            connections[name].sendall(sent)
         received = {name: connection.recv(4096) for name, connection in connections.items()}
-        assert 0.5 < time.monotonic() - started < 5
+        assert 1 < time.monotonic() - started < 20
         assert received["silent"] == b""
         assert received["in the headers"].startswith(b"HTTP/1.1 408")
         assert received["in the body"].startswith(b"HTTP/1.1 408")
@@ -391,7 +397,8 @@ def test_large_headers_are_refused(server: RunningServer, size: int) -> None:
                 connection.sendall(b"x" * 10_000)
             connection.sendall(b"\r\n\r\n")
             received = connection.recv(4096)
-        # The server has hung up before all was sent.
+        # The server has hung up before all was sent; or it has died.
         except ConnectionError:
+            assert httpx.get(f"{server.url}/v2/health/live", trust_env=False).status_code == 200
             return
     assert received.startswith(b"HTTP/1.1 431")

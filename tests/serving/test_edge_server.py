@@ -16,12 +16,23 @@ import pytest
 from edge_bundles import IMAGE_SIZE, LABELS
 from edge_images import encode
 from edge_requests import b64, binary_infer, bytes_tensor, infer_body, probabilities_of
-from edge_servers import FAILING_MODEL, HANGING_MODEL, INFER, MODEL_NAME, PREDICT, SECRET, RunningServer, run_server
+from edge_servers import (
+    BROKEN_MODEL,
+    FAILING_MODEL,
+    HANGING_MODEL,
+    INFER,
+    MODEL_NAME,
+    PREDICT,
+    SECRET,
+    RunningServer,
+    run_server,
+)
 from PIL import Image
 
 from serving.errors import ServingError
 from serving.options import ServerOptions
 from serving.predictor import Predictor
+from serving.processors import available_processors
 
 
 def _listening(process: psutil.Process) -> set[str]:
@@ -77,7 +88,7 @@ def test_readiness_tells_when_the_model_hangs(uint8_bundle: Path, tmp_path: Path
         # Every interpreter gets stuck; a request that waits for one is given up after timeout_s.
         statuses = [
             httpx.post(running.url + "/predict", content=files[0], trust_env=False).status_code
-            for _ in range(psutil.cpu_count() or 1)
+            for _ in range(available_processors())
         ]
         assert set(statuses) == {503}
         assert httpx.get(f"{running.url}/v2/health/ready", trust_env=False).status_code == 503
@@ -135,14 +146,14 @@ def test_probes_are_answered_while_images_are_classified(
     server: RunningServer, http: httpx.Client, request_of: Callable[[], dict[str, Any]]
 ) -> None:
     arguments = request_of()
-    statuses: list[int] = []
+    answers: list[httpx.Response] = []
 
     def predict() -> None:
         url = server.url + arguments["url"]
-        statuses.append(httpx.post(**(arguments | {"url": url}), timeout=60, trust_env=False).status_code)
+        answers.append(httpx.post(**(arguments | {"url": url}), timeout=60, trust_env=False))
 
     # As many as there are interpreters.
-    requests = [threading.Thread(target=predict) for _ in range(psutil.cpu_count() or 1)]
+    requests = [threading.Thread(target=predict) for _ in range(available_processors())]
     for request in requests:
         request.start()
     waits = []
@@ -151,10 +162,11 @@ def test_probes_are_answered_while_images_are_classified(
         assert http.get("/v2/health/ready").status_code == 200
         waits.append(time.perf_counter() - start)
         time.sleep(0.02)
-    assert set(statuses) == {200}
-    assert len(statuses) == len(requests)
+    assert [answer.status_code for answer in answers] == [200] * len(requests)
     assert len(waits) >= 10, "the request was too short for this test to mean something"
-    assert max(waits) < 0.25
+    # A probe that waits for the images waits for a whole request; on a busy machine everything takes longer.
+    shortest = min(answer.elapsed for answer in answers).total_seconds()
+    assert max(waits) < max(0.25, shortest / 2)
 
 
 def test_parallel_requests_get_bit_identical_answers(
@@ -216,21 +228,26 @@ def test_answers_never_quote_the_request(http: httpx.Client) -> None:
 
 
 @pytest.mark.component  # Starts a server of its own.
-def test_sigterm_lets_running_requests_finish(uint8_bundle: Path, tmp_path: Path) -> None:
-    large = b64(encode(Image.new("RGB", (4000, 3000), "teal"), "JPEG"))
+def test_sigterm_lets_running_requests_finish(uint8_bundle: Path, tmp_path: Path, files: list[bytes]) -> None:
+    slow = BROKEN_MODEL.format(failure="import time; time.sleep(1)")
     answers: list[httpx.Response] = []
-    with run_server(uint8_bundle, tmp_path / "log.txt") as running:
-        body = {"instances": [{"b64": large}] * 8}
+    with run_server(uint8_bundle, tmp_path / "log.txt", fault=slow, environment={"TMPDIR": str(tmp_path)}) as running:
+        (tmp_path / "broken").touch()
+        body = {"instances": [{"b64": b64(files[0])}] * 2}
         request = threading.Thread(
             target=lambda: answers.append(httpx.post(running.url + PREDICT, json=body, timeout=60, trust_env=False))
         )
         request.start()
-        time.sleep(0.4)
+        deadline = time.monotonic() + 30
+        while "trimline_running_requests 1.0" not in httpx.get(f"{running.url}/metrics", trust_env=False).text:
+            assert time.monotonic() < deadline, "the request was never seen running"
+            time.sleep(0.02)
         running.process.terminate()
+        assert answers == [], "the request was over before the signal"
         request.join()
         assert running.process.wait(timeout=10) == 0
     assert [answer.status_code for answer in answers] == [200]
-    assert len(answers[0].json()["predictions"]) == 8
+    assert len(answers[0].json()["predictions"]) == 2
 
 
 def test_a_taken_port_is_explained(uint8_bundle: Path) -> None:

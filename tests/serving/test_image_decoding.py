@@ -237,7 +237,7 @@ def test_a_jpeg_of_very_many_scans_is_refused_at_once(http: httpx.Client, way: s
         response = http.post("/predict", content=bomb)
     else:
         response = http.post(PREDICT, json={"instances": [{"b64": base64.b64encode(bomb).decode()}]})
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
     assert response.status_code == 400
     assert "a JPEG of more than 200 scans" in response.json()["error"]
 

@@ -34,14 +34,15 @@ def files() -> list[tuple[bytes, int]]:
 
 
 def _in_graph(data: bytes, image_size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Returns TensorFlow's decoded image and its pixels for the model."""
+    """Returns TensorFlow's decoded image and the pixels that models are trained with."""
     import tensorflow as tf
+
+    from trainer_module import preprocessing
 
     # decode_jpeg decodes PNG too. Its default, INTEGER_FAST, is up to 11 levels away from INTEGER_ACCURATE, which is
     # what Pillow uses.
     decoded = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")
-    resized = tf.image.resize(decoded, (image_size, image_size), method="bilinear", antialias=True)
-    return decoded.numpy(), tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8).numpy()
+    return decoded.numpy(), preprocessing.decode_image(data, image_size).numpy()
 
 
 def test_both_preprocessings_agree(files: list[tuple[bytes, int]]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from edge_servers import free_port
+from edge_servers import free_port, run_server
 
 from serving.predictor import Predictor
 
@@ -75,6 +75,20 @@ def test_predict_without_a_server_is_one_line(tmp_path: Path, files: list[bytes]
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "is the server up?" in done.stderr
+
+
+def test_the_newline_at_the_end_of_a_key_is_no_part_of_it(
+    uint8_bundle: Path, tmp_path: Path, files: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "good.jpg").write_bytes(files[0])
+    # As in a Secret that was made from a file.
+    monkeypatch.setenv("TRIMLINE_API_KEY", "of-the-test\n")
+    with run_server(uint8_bundle, tmp_path / "log.txt") as running:
+        for key, status in (("another", 401), ("of-the-test", 200)):
+            answer = httpx.get(f"{running.url}/metrics", headers={"x-api-key": key}, trust_env=False)
+            assert answer.status_code == status
+        done = _trimline("predict", tmp_path / "good.jpg", "--url", running.url)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
