@@ -4,6 +4,7 @@ import functools
 import os
 import pty
 import re
+import select
 import signal
 import sys
 import time
@@ -59,14 +60,21 @@ def test_closing_the_terminal_ends_a_run_as_a_hang_up_does(tmp_path):
         # What is not written at once, Python would try to write at its end.
         os.environ.pop("PYTHONUNBUFFERED", None)
         os.execv(TRIMLINE, ["trimline", "run", "--output", str(workspace.root)])  # noqa: S606
+    deadline = time.monotonic() + PATIENCE
     shown = b""
     while b"starting" not in shown:
+        readable, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
+        assert readable, f"it has not started: {shown}"
         shown += os.read(terminal, 1024)
     while not workspace.log_file.exists():
+        assert time.monotonic() < deadline, "there is no log"
         time.sleep(0.05)
     os.close(terminal)
-    _, status = os.waitpid(process, 0)
-    assert os.waitstatus_to_exitcode(status) == 129
+    deadline = time.monotonic() + PATIENCE
+    while not (ended := os.waitpid(process, os.WNOHANG))[0]:
+        assert time.monotonic() < deadline, "it goes on without its terminal"
+        time.sleep(0.05)
+    assert os.waitstatus_to_exitcode(ended[1]) == 129
     # The process that did the work has ended, or it would hold on to the lock.
     with workspace.locked():
         pass

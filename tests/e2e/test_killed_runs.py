@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -56,8 +57,12 @@ def stopped(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     out = tmp_path_factory.mktemp("stopped") / "out"
     process = start(photos, out)
     assert process.stdout is not None
-    while "StatisticsGen: started" not in (line := process.stdout.readline()):
-        assert line, process.communicate()
+    # Killed, it ends its output.
+    watchdog = threading.Timer(600, process.kill)
+    watchdog.start()
+    seen = any("StatisticsGen: started" in line for line in process.stdout)
+    watchdog.cancel()
+    assert seen, f"StatisticsGen was not started: {process.communicate()}"
     children = psutil.Process(process.pid).children()
     started = time.monotonic()
     process.send_signal(signal.SIGTERM)

@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -299,7 +300,12 @@ def test_two_runs_on_one_output_at_once_are_refused(tmp_path, digits):
         [TRIMLINE, "run", "--output", str(out), *QUICK], stdout=subprocess.PIPE, env=os.environ, text=True
     )
     assert first.stdout is not None
-    first.stdout.readline()
+    # Killed, it ends its output.
+    watchdog = threading.Timer(300, first.kill)
+    watchdog.start()
+    said = first.stdout.readline()
+    watchdog.cancel()
+    assert said, "the first run ended without a word, or would not begin"
     second = trimline("run", "--output", out, *QUICK)
     assert first.wait(300) == 0
     assert second.returncode == 2
@@ -309,7 +315,7 @@ def test_two_runs_on_one_output_at_once_are_refused(tmp_path, digits):
 def test_a_pushed_model_is_compressed_again(digits, tmp_path):
     out, _, summary, _ = digits
     model = summary["pushed"][0]["path"]
-    wanted = ("--set", "compression.stages=[quantize,qat]", "--set", "compression.bits=[4]")
+    wanted = ("--set", "compression.stages=[qat]", "--set", "compression.bits=[4]")
     result = trimline("compress", "--model", model, "--data", out / "digits", "--output", tmp_path, *wanted)
     assert result.returncode == 0, result.stdout + result.stderr
     assert re.search(r"^Compression: fine-tuning qat_int4, epoch \d/3, loss ", result.stdout, re.MULTILINE)

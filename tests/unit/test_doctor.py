@@ -122,11 +122,15 @@ def test_a_folder_that_cannot_be_written_is_a_fault():
 
 
 @pytest.mark.component  # Loads TensorFlow.
-def test_the_command_passes_on_a_machine_where_the_tests_run(tmp_path):
+def test_the_command_finds_no_fault_but_want_of_memory_where_the_tests_run(tmp_path):
     command = [TRIMLINE, "doctor", "--json", "--output", tmp_path / "not" / "yet"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout, result.stderr
     findings = {finding["what"]: finding for finding in json.loads(result.stdout)}
     assert {"Python", "Packages", "Memory", "CPU cores", "CPU instructions", "GPU"} <= set(findings)
+    faults = {what for what, finding in findings.items() if finding["verdict"] == "fault"}
+    # Other programs may have the memory that a run needs.
+    assert faults <= {"Memory"}, result.stderr
+    assert result.returncode == (2 if faults else 0), result.stderr
     assert findings["Packages"]["found"].startswith("all ")
     assert not (tmp_path / "not").exists()

@@ -14,6 +14,8 @@ from trainer_module import input_pipeline, training
 from trainer_module.settings import AccelerationSettings, ModelSettings, TrainerSettings, TrainingSettings
 
 ROOT = Path(__file__).parents[2]
+# For what hangs, not for what is slow.
+PATIENCE = 600
 
 # Batches do not divide the images evenly, and dropout and the moving average have a state of their own.
 SCRIPT = """
@@ -79,16 +81,19 @@ def _start(directory, *names):
 @pytest.mark.component  # Two processes that load TensorFlow.
 def test_a_killed_training_ends_like_one_that_was_never_killed(tmp_path):
     process = _start(tmp_path, "killed")
+    deadline = time.monotonic() + PATIENCE
     while not _is_within_an_epoch(tmp_path / "killed/progress.json"):
         assert process.poll() is None, process.stdout.read()
+        if time.monotonic() > deadline:
+            process.kill()
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    killed = process.communicate()[0]
+    killed = _output(process)
     assert process.returncode == -signal.SIGKILL
     assert "Epoch 3/6" in killed
 
     process = _start(tmp_path, "killed", "unharmed")
-    output = process.communicate()[0]
+    output = _output(process)
     assert process.returncode == 0, output
     resumed, unharmed = re.split("^RESULT", output, flags=re.MULTILINE)[:2]
     assert re.search("the training goes on after epoch [2345]$", resumed, re.MULTILINE)
@@ -96,6 +101,14 @@ def test_a_killed_training_ends_like_one_that_was_never_killed(tmp_path):
     assert "Epoch 1/6" in unharmed
     results = [json.loads(line.removeprefix("RESULT")) for line in output.splitlines() if line.startswith("RESULT")]
     assert results[0] == results[1]
+
+
+def _output(process):
+    """Returns what a process has written when it has ended; one that does not end is killed, and the test fails."""
+    try:
+        return process.communicate(timeout=PATIENCE)[0]
+    finally:
+        process.kill()
 
 
 def _is_within_an_epoch(file):

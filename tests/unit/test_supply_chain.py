@@ -15,8 +15,8 @@ import pytest
 from components.compression.store import Store
 
 ROOT = Path(__file__).parents[2]
-# Nothing listens there.
-NO_NETWORK = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+# Nothing listens there. Where both are set, those in small letters win.
+NO_NETWORK = dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"), "http://127.0.0.1:9")
 
 
 def locked() -> dict[str, str]:
