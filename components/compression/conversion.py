@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import tf_keras as keras
-    from ai_edge_litert.schema_py_generated import ModelT
+    from ai_edge_litert.schema_py_generated import ModelT, TensorT
 
 INPUT_NAME = "image"
 OUTPUT_NAME = "probabilities"
@@ -180,13 +180,23 @@ def _kernel_ranges(content: bytes) -> dict[str, dict[str, np.ndarray]]:
             axis = _CHANNEL_AXES.get(model.operatorCodes[operator.opcodeIndex].builtinCode)
             if axis is None:
                 continue
-            kernel = graph.tensors[operator.inputs[1]]
-            stored = model.buffers[kernel.buffer].data
-            if stored is not None:
-                values = np.frombuffer(bytes(stored), np.float32).reshape(kernel.shape)
-                largest = largest_weights(values, tuple(other for other in range(values.ndim) if other != axis))
+            kernel, *biases = (graph.tensors[index] for index in operator.inputs[1:] if index >= 0)
+            values = _stored_floats(model, kernel)
+            if not len(values):
+                continue
+            values = values.reshape(kernel.shape)
+            largest = largest_weights(values, tuple(other for other in range(values.ndim) if other != axis))
+            if not largest.any():
+                # What such a kernel's outputs are; where they are 0, any step will do.
+                largest += max((np.abs(_stored_floats(model, bias)).max(initial=0.0) for bias in biases), default=0.0)
+            if largest.any():
                 found[kernel.name.decode()] = {"min": -largest, "max": largest}
     return found
+
+
+def _stored_floats(model: ModelT, tensor: TensorT) -> np.ndarray:
+    stored = model.buffers[tensor.buffer].data
+    return np.frombuffer(b"" if stored is None else bytes(stored), np.float32)
 
 
 def _with_full_range(images: np.ndarray) -> np.ndarray:

@@ -19,8 +19,9 @@ _SEARCHED_STEPS = np.linspace(0.3, 1.0, 36)
 _SMALLEST_STEP = 1e-8
 # What weights so much smaller than the kernel's largest add to an output is less than its 8 bits can tell.
 _SILENT_SHARE = 1e-6
-# Stands for the largest weight of a kernel that has none: as large as an ordinary one's.
-_ANY_MAGNITUDE = 0.1
+# Of a kernel that has no weights: small enough for outputs that are always 0 and have the smallest range there is, and
+# large enough for its biases.
+_STEP_WITHOUT_WEIGHTS = 1e-6
 # Neighbouring steps differ by 9 %, so one is never off by more than half of that.
 _LOG_GRID = np.log(2) / 8
 
@@ -120,6 +121,9 @@ def best_steps(values: np.ndarray, shape: Sequence[int], limits: tuple[int, int]
     """
     axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
     largest = largest_weights(values, axes) / limits[1]
+    if not largest.any():
+        return np.full(shape, _STEP_WITHOUT_WEIGHTS, np.float32)
+    largest = np.maximum(largest, _SMALLEST_STEP)
     best, least = largest, np.full(shape, np.inf)
     for share in _SEARCHED_STEPS:
         step = share * largest
@@ -140,12 +144,10 @@ def largest_weights(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
         axes: All axes but those of the channels.
 
     Returns:
-        The largest magnitude along these axes, which have size 1; above 0 everywhere.
+        The largest magnitude along these axes, which have size 1; 0 only in a kernel of zeros.
     """
     largest = np.abs(values).max(axis=axes, keepdims=True)
     of_all = largest.max()
-    if of_all < _SMALLEST_STEP:
-        return np.full_like(largest, _ANY_MAGNITUDE)
     return np.where(largest > _SILENT_SHARE * of_all, largest, of_all)
 
 

@@ -31,7 +31,8 @@ from components.compression.narrow_kernels import WIDE_BITS, stored_bits
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_SMALLEST_RANGE = 1e-8
+# Of outputs that are always 0, as those of a kernel without weights.
+_SMALLEST_RANGE = 1e-6
 _CALIBRATION_BATCH = 64
 
 

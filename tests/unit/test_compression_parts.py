@@ -262,7 +262,7 @@ def test_a_channel_without_weights_has_a_step_like_the_others() -> None:
     values[..., 2] *= 1e-9
     steps = best_steps(values, (1, 1, 1, 4), (-7, 7))
     assert steps.min() > 0.1 * steps.max()
-    assert best_steps(0 * values, (1, 1, 1, 4), (-127, 127)).min() > 1e-5
+    assert best_steps(0 * values, (1, 1, 1, 4), (-127, 127)).min() > 1e-7
 
 
 @pytest.fixture(scope="module")
