@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import unicodedata
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from components.compression.data import LabelledImages
 
 _PREDICTION_BATCH = 256
+# Of models that are often wrong, some classes' most frequent answer is a wrong one.
+_LEAST_OF_BEST = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +56,8 @@ def read_labels(file: Path) -> list[str]:
         UserError: It cannot be read, or names a class twice.
     """
     try:
-        names = [line for line in file.read_text(encoding="utf-8").splitlines() if line]
+        # With the mark that some editors write before the text, or without.
+        names = [_composed(line) for line in file.read_text(encoding="utf-8-sig").splitlines() if line]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8"
         raise UserError(f"{file}: cannot be read ({reason}); give --labels a file with a class's name a line") from None
@@ -83,7 +87,10 @@ def require_same_classes(known: Sequence[str], names: Sequence[str], source: Pat
 
 
 def find_order(model: keras.Model, photos: LabelledImages, names: Sequence[str], path: Path) -> ClassOrder:
-    """Finds the order of a model that does not tell: the one of two in which it is right more often.
+    """Finds the order of a model that does not tell: the one of two that explains its answers.
+
+    An order does so if the model is right nearly as often in it as it could be in any, and more often than who always
+    answers the most frequent class. It could be as often as the photos of each class get their most frequent answer.
 
     Args:
         model: Answers float32 [N, S, S, 3] with probabilities [N, C].
@@ -92,23 +99,29 @@ def find_order(model: keras.Model, photos: LabelledImages, names: Sequence[str],
         path: Of the model, for the message.
 
     Raises:
-        UserError: In both orders it is right no more often than who always answers the most frequent class.
+        UserError: Neither order does.
     """
-    orders = {"alphabetical": ClassOrder(sorted(names), "alphabetical"), "frequency": ClassOrder([*names], "frequency")}
-    if orders["alphabetical"].names == orders["frequency"].names:
-        return orders["frequency"]
     known = photos.labels >= 0
     labels, answers = photos.labels[known], _answers(model, photos.images[known])
-    right = {source: np.mean(np.take(order.of_labels(names), labels) == answers) for source, order in orders.items()}
-    best = max(right, key=right.__getitem__)
-    guessing = np.bincount(labels).max() / len(labels)
-    if right[best] <= guessing:
+    counts = np.zeros((len(names), len(names)), int)
+    np.add.at(counts, (labels, answers), 1)
+    wanted = max(_LEAST_OF_BEST * counts.max(axis=1).sum(), counts.sum(axis=1).max() + 1)
+    orders = (ClassOrder(sorted(names), "alphabetical"), ClassOrder([*names], "frequency"))
+    right = [counts[np.arange(len(names)), order.of_labels(names)].sum() for order in orders]
+    best = int(np.argmax(right))
+    if right[best] < wanted:
+        shares = [count / len(labels) for count in right]
         raise UserError(
-            f"{path}: is right for {right['alphabetical']:.1%} of the photos if it answers the classes in alphabetical "
-            f"order, for {right['frequency']:.1%} with the most frequent first, which is no better than guessing "
-            f"({guessing:.1%}); give --labels with their names in the order of its answers"
+            f"{path}: in which order it answers the classes cannot be told: it is right for {shares[0]:.1%} of the "
+            f"photos if they are in alphabetical order, for {shares[1]:.1%} with the most frequent first; give "
+            "--labels with their names in the order of its answers"
         )
     return orders[best]
+
+
+def _composed(name: str) -> str:
+    # As ingest names classes, whatever form the system has.
+    return unicodedata.normalize("NFC", name)
 
 
 def _answers(model: keras.Model, images: np.ndarray) -> np.ndarray:

@@ -47,10 +47,13 @@ def run(workspace: Workspace, model_path: Path, *, allow_code: bool = False, lab
         UserError: The model is no image classifier of the data's classes, or see `engine.compress`.
     """
     from components.compression.engine import compress
+    from pipeline.class_order import read_labels
     from pipeline.local_runner import run_pipeline
     from trainer_module.repeatability import make_repeatable
 
     model, known_names = load_model(model_path, allow_code=allow_code)
+    if labels_file is not None:
+        known_names = read_labels(labels_file)
     settings = _with_image_size(workspace.read_settings(), model)
     workspace.write_settings(settings)
     run_pipeline(settings, workspace, last_component="Transform")
@@ -180,13 +183,11 @@ def _class_order(
     splits: Splits,
     names: list[str],
 ) -> ClassOrder:
-    from pipeline.class_order import ClassOrder, find_order, read_labels, require_same_classes
+    from pipeline.class_order import ClassOrder, find_order, require_same_classes
 
     classes = model.output_shape[-1]
     if classes != len(names):
         raise UserError(f"{path}: answers {classes} classes, but the photos have {len(names)}; give photos of the same")
-    if labels_file is not None:
-        known = read_labels(labels_file)
     if known is None:
         return find_order(model, splits.calibration, names, path)
     require_same_classes(known, names, labels_file or path)

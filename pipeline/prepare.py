@@ -66,8 +66,11 @@ def require_apart(data: Path | None, output: Path) -> None:
     """
     if data is None:
         return
-    photos = data.expanduser().resolve()
-    if output.expanduser().resolve().is_relative_to(photos):
+    # Not Path.resolve, which raises where links go round in circles: whoever opens them will say so.
+    photos, written = Path(os.path.realpath(data.expanduser())), Path(os.path.realpath(output))
+    if not written.is_relative_to(photos):
+        return
+    if not any(part.startswith(".") for part in written.relative_to(photos).parts):
         raise UserError(
             f"{printable(str(output))}: the output lies in the data folder {printable(str(photos))}, where it would be "
             "taken for photos; give an --output outside of it"

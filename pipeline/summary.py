@@ -16,6 +16,7 @@ from components.compression.executor import REPORT_FILE
 from components.image_example_gen.engine import report as ingest_report
 from components.release_gate.engine import ARTIFACTS, FIDELITY, GATES
 from components.release_gate.report import REPORT_FILE as GATES_FILE
+from components.release_gate.report import indentation
 from components.release_gate.results import BASELINE, CANDIDATE
 from pipeline.config import PipelineSettings
 from pipeline.metadata import Metadata, OutputArtifact, Outputs
@@ -34,7 +35,6 @@ _logger = logging.getLogger(__name__)
 _PUSHERS = ("PusherSavedModel", "PusherTFLite")
 # The report of ImageExampleGen has them all.
 _NAMED_LEAKS = 100
-_MOST_CLASSES_INDENTED = 100
 
 
 def write_summary(settings: PipelineSettings, workspace: Workspace) -> dict[str, Any]:
@@ -48,16 +48,12 @@ def write_summary(settings: PipelineSettings, workspace: Workspace) -> dict[str,
         What was written to summary.json.
     """
     summary = gather(settings, Metadata(workspace.metadata_file))
-    content = json.dumps(summary, indent=_indentation(summary))
+    classes = max(map(len, summary["images"]["splits"].values()))
+    content = json.dumps(summary, indent=indentation(classes))
     write_whole(workspace.run_summaries / f"{summary['run']}.json", content)
     write_whole(workspace.summary_file, content)
     publish(workspace, summary)
     return summary
-
-
-def _indentation(summary: dict[str, Any]) -> int | None:
-    """Leaves it out where a confusion matrix would get millions of lines."""
-    return 2 if max(map(len, summary["images"]["splits"].values())) <= _MOST_CLASSES_INDENTED else None
 
 
 def publish_failure(settings: PipelineSettings, workspace: Workspace, known: Collection[str], trouble: str) -> None:

@@ -5,6 +5,7 @@ model was trained behind. A test compares the two and states how far apart they 
 """
 
 import io
+import warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from serving.errors import ServingError
 from serving.jpeg_scans import TOO_MANY_SCANS, has_more_scans
 from serving.options import MAX_PIXELS
 from serving.photos import FORMATS, NAMES_OF_FORMATS, NoWhiteLevelError, to_rgb, turn_to_upright
+
+# Pillow warns of photos of fewer pixels than are allowed here.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -221,14 +221,21 @@ def choose(
             probes = [Probe(manual, None, None, _SEVERAL_HOSTS)]
     chosen, model = (manual, build(manual)) if best is None else best
     seconds = time.perf_counter() - started
-    return Choice(chosen, settings.mode, type(strategy).__name__, device_name(), tuple(probes), seconds), model
+    return Choice(
+        chosen,
+        settings.mode,
+        type(strategy).__name__,
+        device_name(strategy.num_replicas_in_sync),
+        tuple(probes),
+        seconds,
+    ), model
 
 
-def device_name() -> str:
-    """Describes the device that computes: the GPU's name, or the CPU with the number of cores that it may use."""
+def device_name(devices: int = 1) -> str:
+    """Describes what computes: the GPUs by number and name, or the CPU with the number of cores that it may use."""
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
-        return f"{len(gpus)} x {tf.config.experimental.get_device_details(gpus[0]).get('device_name', 'GPU')}"
+        return f"{devices} x {tf.config.experimental.get_device_details(gpus[0]).get('device_name', 'GPU')}"
     return f"CPU, {available_cores()} cores"
 
 

@@ -271,7 +271,7 @@ def load_arrays(
         if not buffer.add(images):
             if room is None:
                 raise MemoryError(f"the images of {list(file_patterns)} take more than the free memory")
-            _logger.warning("of %s only the first images are used: memory has no room for more", list(file_patterns))
+            _logger.warning("%s: only the first %d MB of the images are used", list(file_patterns), room // 10**6)
             break
         labels.append(some_labels)
     return buffer.array(), np.concatenate(labels)

@@ -109,16 +109,12 @@ def train(
         UserError: If a split is empty, if loss, weights or predictions are not finite, or if several hosts begin with
             different photos or checkpoints.
     """
+    strategy = strategy or acceleration.distribution_strategy(settings.acceleration)
+    counts = {"training photos": train_records.count, "validation photos": validation_records.count}
+    # First: a host that sees no photos must not leave the others waiting.
+    _require_alike(strategy, counts)
     _require_images(train_records, validation_records)
-    job = _Job(
-        settings,
-        train_records,
-        validation_records,
-        classes,
-        run_directory,
-        checkpoint_directory,
-        strategy or acceleration.distribution_strategy(settings.acceleration),
-    )
+    job = _Job(settings, train_records, validation_records, classes, run_directory, checkpoint_directory, strategy)
     make_repeatable(settings.seed)
     if settings.trainer.distillation.teacher == "none":
         return _train(job, EpochProgress(TRAINER, "training"), None)
@@ -190,18 +186,12 @@ def _common_seed(job: _Job) -> int | None:
     return int(drawn.numpy())
 
 
-def _require_alike(job: _Job, batches: Batches, epochs: int) -> None:
+def _require_alike(strategy: tf.distribute.Strategy, figures: dict[str, int]) -> None:
     """Refuses hosts that begin differently, on all of them: they would mix two trainings, then wait for ever."""
-    if not acceleration.spans_hosts(job.strategy):
+    if not acceleration.spans_hosts(strategy):
         return
-    figures = {
-        "finished epochs": epochs,
-        "steps an epoch": batches.steps,
-        "training photos": job.train_records.count,
-        "validation photos": job.validation_records.count,
-    }
-    with job.strategy.scope():
-        by_host = job.strategy.gather(tf.constant([list(figures.values())], tf.int64), axis=0).numpy()
+    with strategy.scope():
+        by_host = strategy.gather(tf.constant([list(figures.values())], tf.int64), axis=0).numpy()
     differing = [
         f"{name} {', '.join(map(str, values))}"
         for name, values in zip(figures, by_host.T.tolist(), strict=True)
@@ -227,14 +217,17 @@ def _resumed(
     """Returns the training of the job's checkpoint; None if there is none that can be read."""
     directory = job.checkpoint_directory
     record = None if directory is None else checkpoints.saved_record(directory)
-    # Before the first variable, of which several hosts make one together.
-    _require_alike(job, batches, 0 if record is None else record.epochs)
+    # Before the network's variables, which several hosts make together.
+    _require_alike(
+        job.strategy,
+        {"finished epochs": 0 if record is None else record.epochs, "steps an epoch": batches.steps},
+    )
     if directory is None or record is None:
         return None
     state = TrainingState(build(record.choice.chosen), _float32_model(job.settings, job.classes), record)
     restored = checkpoints.restore(directory, state)
     # A file that is damaged, or not there yet, may be so on one host alone.
-    _require_alike(job, batches, record.epochs if restored else 0)
+    _require_alike(job.strategy, {"finished epochs": record.epochs if restored else 0})
     if not restored:
         return None
     logging.getLogger(__name__).info("%s: the training goes on after epoch %d", directory, record.epochs)

@@ -54,8 +54,7 @@ class Executor(base_executor.BaseExecutor):
         content = report.compose(checks, evaluations, names)
         directory = artifact_utils.get_single_uri(output_dict["report"])
         path = os.path.join(directory, report.REPORT_FILE)  # noqa: PTH118 (may be remote)
-        # Indented, the matrices of 1,000 classes would take 100 MB.
-        io_utils.write_string_file(path, json.dumps(content))
+        io_utils.write_string_file(path, json.dumps(content, indent=report.indentation(len(names))))
 
 
 def _checks(

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from components.release_gate.results import Evaluation
 
 REPORT_FILE = "gates.json"
+_MOST_CLASSES_INDENTED = 100
+
+
+def indentation(classes: int) -> int | None:
+    """Returns the indentation of JSON with confusion matrices, which of 1,000 classes would take 100 MB with it."""
+    return 2 if classes <= _MOST_CLASSES_INDENTED else None
 
 
 def compose(

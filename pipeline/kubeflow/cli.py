@@ -87,15 +87,14 @@ def submit(
     typer.echo(f"Run {run_id} ({name})")
     if not follow:
         return
-    goes_on = f"the run goes on; look with trimline kubeflow status {run_id}"
     try:
         state = client.follow(run_id, lambda task, now: typer.echo(f"{task}: {now.lower()}"))
     except KeyboardInterrupt:
-        typer.echo(f"trimline: {goes_on}", err=True)
+        typer.echo(f"trimline: the run goes on; look with trimline kubeflow status {run_id}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     except UserError as error:
         # No mistake in the settings, with which a run was started: a token expired, a server stayed away.
-        typer.echo(f"trimline: {error}; {goes_on}", err=True)
+        typer.echo(f"trimline: {error}; the run may go on; look with trimline kubeflow status {run_id}", err=True)
         raise typer.Exit(NOT_FOLLOWED) from None
     if not was_pushed(state):
         typer.echo("trimline: not pushed: the gates refused the release; see gates.json of the ReleaseGate", err=True)

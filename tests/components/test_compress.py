@@ -41,6 +41,9 @@ def test_a_disk_that_is_full_at_the_end_costs_no_fine_tuning(tmp_path: Path, mon
     monkeypatch.setattr(compress, "_transformed", lambda *_: (splits, ["lying", "standing"], "examples"))
     model = tmp_path / "model.keras"
     build_model(ModelSettings(width=0.25), SIZE, 2).save(model)
+    # It has learned nothing by which its order could be told.
+    labels = tmp_path / "labels.txt"
+    labels.write_text("lying\nstanding\n")
     workspace = Workspace(tmp_path / "out")
     workspace.prepare()
     workspace.write_settings(
@@ -56,10 +59,10 @@ def test_a_disk_that_is_full_at_the_end_costs_no_fine_tuning(tmp_path: Path, mon
     with monkeypatch.context() as broken:
         broken.setattr(export, "save_serving_model", full_disk)
         with pytest.raises(OSError, match="No space left"):
-            compress.run(workspace, model)
+            compress.run(workspace, model, labels_file=labels)
     assert list(workspace.compression_checkpoints.glob("*/pruned_0.5.npz"))
     monkeypatch.setattr(FineTuner, "_fit", no_fine_tuning)
-    compress.run(workspace, model)
+    compress.run(workspace, model, labels_file=labels)
     assert (workspace.compressed / "saved_model/saved_model.pb").exists()
     assert list(workspace.compression_checkpoints.iterdir()) == []
     assert (workspace.compressed / "variants/pruned_float32.tflite").exists()

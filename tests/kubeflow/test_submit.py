@@ -98,7 +98,7 @@ def test_a_token_that_expires_on_the_way_ends_with_1_and_the_run_is_said_to_go_o
         result = submit(address, package)
     assert result.returncode == 1
     assert "refused (401)" in result.stderr
-    assert result.stderr.endswith("the run goes on; look with trimline kubeflow status run-1\n")
+    assert result.stderr.endswith("the run may go on; look with trimline kubeflow status run-1\n")
     assert result.stderr.count("\n") == 1
 
 

@@ -49,9 +49,25 @@ def test_the_order_in_which_it_is_right_is_found(order: list[str], source: str, 
     assert find_order(classifier(order), PHOTOS, NAMES, tmp_path) == ClassOrder(order, source)
 
 
-def test_a_model_that_is_right_in_neither_order_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"model: is right for 0\.0% .* guessing \(50\.0%\); give --labels"):
-        find_order(classifier(["cat", "dog", "ant"]), PHOTOS, NAMES, tmp_path / "model")
+@pytest.mark.parametrize("order", [["cat", "dog", "ant"], ["cat", "ant", "dog"]], ids=["no class", "one class"])
+def test_a_model_of_another_order_is_refused(order: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model: in which order .* cannot be told: .*; give --labels"):
+        find_order(classifier(order), PHOTOS, NAMES, tmp_path / "model")
+
+
+def test_a_model_of_another_order_is_refused_where_both_orders_are_the_same(tmp_path: Path) -> None:
+    names = sorted(NAMES)
+    some = LabelledImages(PHOTOS.images, np.array([names.index(NAMES[label]) for label in PHOTOS.labels]))
+    assert find_order(classifier(names), some, names, tmp_path).names == names
+    with pytest.raises(UserError, match="cannot be told"):
+        find_order(classifier(["dog", "cat", "ant"]), some, names, tmp_path)
+
+
+def test_a_model_that_always_answers_the_same_is_refused(tmp_path: Path) -> None:
+    model = classifier(NAMES)
+    model.layers[-1].bias.assign([1e3, 0, 0])
+    with pytest.raises(UserError, match="cannot be told"):
+        find_order(model, PHOTOS, NAMES, tmp_path)
 
 
 def test_photos_of_an_unknown_class_say_nothing(tmp_path: Path) -> None:
@@ -72,8 +88,13 @@ def test_labels_are_given_the_models_order_in_all_splits() -> None:
 
 
 def test_the_labels_of_a_pushed_model_are_read(tmp_path: Path) -> None:
-    (tmp_path / "labels.txt").write_text("dog\nant\ncafé\n", encoding="utf-8")
-    assert read_labels(tmp_path / "labels.txt") == ["dog", "ant", "café"]
+    (tmp_path / "labels.txt").write_text("dog\nant\ncaf\N{LATIN SMALL LETTER E WITH ACUTE}\n", encoding="utf-8")
+    assert read_labels(tmp_path / "labels.txt") == ["dog", "ant", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"]
+
+
+def test_labels_as_other_systems_write_them_are_read(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("dog\r\ncafe\N{COMBINING ACUTE ACCENT}\r\n", encoding="utf-8-sig")
+    assert read_labels(tmp_path / "labels.txt") == ["dog", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"]
 
 
 @pytest.mark.parametrize(

@@ -76,11 +76,20 @@ def test_close_hashes_are_found_as_by_comparing_all() -> None:
         for at in range(len(unique))
         for other in np.flatnonzero([int(x).bit_count() <= 4 for x in unique[at + 1 :] ^ unique[at]])
     }
-    found = likeness.close_pairs(unique, len(expected))
+    everywhere = np.full(len(unique), 3, np.uint8)
+    found = likeness.close_pairs(unique, everywhere, len(expected))
     assert found is not None
     assert {tuple(pair) for pair in found.tolist()} == expected
     assert len(expected) > 1000
-    assert likeness.close_pairs(unique, len(expected) - 1) is None
+    assert likeness.close_pairs(unique, everywhere, len(expected) - 1) is None
+
+
+def test_close_hashes_of_one_group_do_not_count() -> None:
+    unique = np.array([0, 1, 3, 7], np.uint64)
+    assert likeness.close_pairs(unique, np.array([1, 1, 1, 1], np.uint8), 0) is not None
+    found = likeness.close_pairs(unique, np.array([1, 1, 2, 1], np.uint8), 3)
+    assert found is not None
+    assert found.tolist() == [[0, 2], [1, 2], [2, 3]]
 
 
 def test_of_very_many_that_look_alike_only_copies_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +97,10 @@ def test_of_very_many_that_look_alike_only_copies_are_told(tmp_path: Path, monke
     noise = np.random.default_rng(0)
     for index in range(6):
         frame = np.asarray(photo(1)).astype(int) + noise.integers(-8, 9, np.asarray(photo(1)).shape)
-        write(tmp_path / f"test/a/{index}.png", encoded(Image.fromarray(frame.clip(0, 255).astype(np.uint8))))
+        write(
+            tmp_path / ("train" if index % 2 else "test") / f"a/{index}.png",
+            encoded(Image.fromarray(frame.clip(0, 255).astype(np.uint8))),
+        )
     write(tmp_path / "test/b/copy.png", (tmp_path / "test/a/0.png").read_bytes())
     monkeypatch.setattr(duplicates, "_MOST_PAIRS", 0)
     statistics = summarised(tmp_path).statistics

@@ -81,7 +81,15 @@ def test_an_output_in_the_data_folder_is_refused(tmp_path, output):
         require_apart(photos, tmp_path / output)
     require_apart(photos, tmp_path / "out")
     require_apart(photos, tmp_path)
+    require_apart(photos, photos / ".out")
     require_apart(None, tmp_path / output)
+
+
+def test_links_that_go_round_in_circles_are_refused_by_who_opens_them(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    require_apart(tmp_path / "loop", tmp_path / "out")
+    with pytest.raises(UserError, match="loop: cannot be opened"):
+        resolve(load_settings(None, (f"data.path={tmp_path}/loop",)), Workspace(tmp_path / "out"))
 
 
 def test_a_given_input_size_is_kept(tmp_path):

@@ -16,8 +16,9 @@ from trainer_module.features import TRAIN_SPLIT
 
 # A number of images whose hashes are compared within minutes; the work grows with its square.
 _MOST_COMPARED = 4_000_000
-# Of pairs that look the same; those of a camera that never moves come to many more, and would fill the memory.
-_MOST_PAIRS = 1_000_000
+# Of pairs of hashes that are close and from different splits; those of a camera that never moves come to many more, and
+# would fill the memory. Small digits, of which many have close hashes, come to it at some 600,000.
+_MOST_PAIRS = 4_000_000
 # Of many pictures of one split that look the same, these are enough to say so.
 _COMPARED_OF_A_KIND = 20
 # Pairs of perceptual hashes whose images memory holds at the same time: some 100 MB, where each has a dozen of them.
@@ -85,8 +86,8 @@ class Signatures:
         unique, counts = np.unique(np.asarray(self._contents), return_counts=True)
         return set(unique[counts > 1].tolist())
 
-    def close_looks(self) -> list[tuple[int, int]] | None:
-        """Returns the pairs of perceptual hashes that are equal or close and come from different splits.
+    def close_looks(self) -> np.ndarray | None:
+        """Returns the pairs of perceptual hashes that are equal or close and come from different splits, uint64 [M, 2].
 
         None where there are too many images to compare, or too many that look the same.
         """
@@ -95,14 +96,11 @@ class Signatures:
         unique, inverse = np.unique(np.asarray(self._looks), return_inverse=True)
         mask = np.zeros(len(unique), np.uint8)
         np.bitwise_or.at(mask, inverse, np.asarray(self._masks))
-        close = likeness.close_pairs(unique, _MOST_PAIRS)
+        close = likeness.close_pairs(unique, mask, _MOST_PAIRS)
         if close is None:
             return None
-        itself = np.column_stack([np.arange(len(unique))] * 2)
-        pairs = np.concatenate([itself, close])
-        union = mask[pairs[:, 0]] | mask[pairs[:, 1]]
-        several = (union & (union - 1)) != 0
-        return [(int(unique[one]), int(unique[other])) for one, other in pairs[several]]
+        in_several = np.flatnonzero(mask & (mask - 1))
+        return unique[np.concatenate([np.column_stack([in_several, in_several]), close])]
 
 
 def find_repetitions(signatures: Signatures, records: Records) -> Repetitions:
@@ -131,10 +129,10 @@ def _copies(repeated: set[int], records: Records) -> list[list[Record]]:
     return sorted(groups, key=lambda group: group[0].path)
 
 
-def _alike(close: list[tuple[int, int]], records: Records) -> list[Leak]:
+def _alike(close: np.ndarray, records: Records) -> list[Leak]:
     found: set[Leak] = set()
     for start in range(0, len(close), _LOOKS_AT_ONCE):
-        some = close[start : start + _LOOKS_AT_ONCE]
+        some = close[start : start + _LOOKS_AT_ONCE].tolist()
         looks = _of_looks({look for pair in some for look in pair}, records)
         for look, other_look in some:
             found.update(_near_leaks([*looks[look].values(), *looks[other_look].values()]))

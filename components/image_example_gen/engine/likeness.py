@@ -54,7 +54,7 @@ def alike(one: str, other: str) -> bool:
     return float(_standardized(one) @ _standardized(other)) >= _LEAST_CORRELATION
 
 
-def close_pairs(unique: np.ndarray, most: int) -> np.ndarray | None:
+def close_pairs(unique: np.ndarray, groups: np.ndarray, most: int) -> np.ndarray | None:
     """Finds the hashes that differ in few bits.
 
     Two numbers of 64 bits that differ in k of them agree in one of k + 1 bands at least, so that only hashes with an
@@ -62,6 +62,7 @@ def close_pairs(unique: np.ndarray, most: int) -> np.ndarray | None:
 
     Args:
         unique: different hashes, uint64 [N].
+        groups: which groups each is in, a bit for each group, uint8 [N]; pairs in one and the same group do not count.
         most: Where it finds more pairs than this, it gives up.
 
     Returns:
@@ -77,8 +78,10 @@ def close_pairs(unique: np.ndarray, most: int) -> np.ndarray | None:
         # good where its band ends.
         here, step = np.arange(len(order)), 1
         while len(here := here[here + step < len(order)]) and len(here := here[bands[here] == bands[here + step]]):
-            pairs = np.column_stack([order[here], order[here + step]])
-            found.append(pairs[_ones(unique[pairs[:, 0]] ^ unique[pairs[:, 1]]) <= _MOST_BITS])
+            one, other = order[here], order[here + step]
+            together = groups[one] | groups[other]
+            wanted = (_ones(unique[one] ^ unique[other]) <= _MOST_BITS) & (together & (together - 1) != 0)
+            found.append(np.column_stack([one[wanted], other[wanted]]))
             if (count := count + len(found[-1])) > most * len(edges):
                 return None
             step += 1
