@@ -7,8 +7,8 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
+from components.compression.engine import float_answers
 from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from components.compression.data import LabelledImages
 
-_PREDICTION_BATCH = 256
 # Of models that are often wrong, some classes' most frequent answer is a wrong one.
 _LEAST_OF_BEST = 0.8
 
@@ -102,7 +101,7 @@ def find_order(model: keras.Model, photos: LabelledImages, names: Sequence[str],
         UserError: Neither order does.
     """
     known = photos.labels >= 0
-    labels, answers = photos.labels[known], _answers(model, photos.images[known])
+    labels, answers = photos.labels[known], np.argmax(float_answers(model, photos.images[known]), axis=1)
     counts = np.zeros((len(names), len(names)), int)
     np.add.at(counts, (labels, answers), 1)
     wanted = max(_LEAST_OF_BEST * counts.max(axis=1).sum(), counts.sum(axis=1).max() + 1)
@@ -122,8 +121,3 @@ def find_order(model: keras.Model, photos: LabelledImages, names: Sequence[str],
 def _composed(name: str) -> str:
     # As ingest names classes, whatever form the system has.
     return unicodedata.normalize("NFC", name)
-
-
-def _answers(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    batches = tf.data.Dataset.from_tensor_slices(images).batch(_PREDICTION_BATCH)
-    return np.argmax(model.predict(batches.map(lambda some: tf.cast(some, tf.float32)), verbose=0), axis=1)

@@ -16,14 +16,14 @@ from trainer_module.bundle_files import LABELS_FILE, TFLITE_FILE
 from trainer_module.errors import GateError
 from trainer_module.machine_faults import machine_fault
 from trainer_module.preprocessing import decode_images
+from trainer_module.probabilities import are_probabilities
 from trainer_module.tflite import TFLiteClassifier
 from trainer_module.uri import is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# Of softmax in reduced precision; in 8-bit integers each class may be off by a step of 1/256 more.
-_SUM_TOLERANCE = 0.01
+# Of softmax in 8-bit integers.
 _INTEGER_STEP = 1 / 256
 _CHANNELS = 3
 # Beam's batches grow to hundreds of photos, and with them what the network's layers would take.
@@ -135,14 +135,13 @@ class CheckedClassifier:
             )
         if not np.isfinite(probabilities).all():
             raise GateError(f"the {self._name} answers test photos with NaN or infinity")
-        if probabilities.min() < 0 or np.abs(probabilities.sum(axis=1) - 1).max() > self._sum_tolerance():
+        if not are_probabilities(probabilities, self._step()):
             raise GateError(f"the {self._name} answers with numbers that are not probabilities: they do not sum to 1")
         return probabilities
 
-    def _sum_tolerance(self) -> float:
+    def _step(self) -> float:
         # Also where a .tflite answers float32: its softmax may be one of integers all the same.
-        integers = isinstance(self._classifier, BundleClassifier)
-        return _SUM_TOLERANCE + len(self.class_names) * _INTEGER_STEP * integers
+        return _INTEGER_STEP if isinstance(self._classifier, BundleClassifier) else 0.0
 
     def _predict(self, encoded: Sequence[bytes]) -> np.ndarray:
         pieces = [encoded[start : start + _PIECE] for start in range(0, len(encoded), _PIECE)]

@@ -29,6 +29,7 @@ from trainer_module.errors import UserError
 from trainer_module.files import write_whole
 from trainer_module.folding import fold_batch_norm, functional
 from trainer_module.models import build_model
+from trainer_module.probabilities import are_probabilities
 from trainer_module.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _PREDICTION_BATCH = 64
-# Of softmax in reduced precision.
-_SUM_TOLERANCE = 0.01
 _FLOAT_BYTES = 4
 
 
@@ -232,17 +231,22 @@ def _better_quantizer(variants: list[Variant]) -> str:
     return "int8" if best is None else best.name
 
 
+def float_answers(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Returns the probabilities [N, C] that a model answers to uint8 images [N, S, S, 3]."""
+    batches = tf.data.Dataset.from_tensor_slices(images).batch(_PREDICTION_BATCH)
+    return model.predict(batches.map(lambda some: tf.cast(some, tf.float32)), verbose=0)
+
+
 def _measure_parent(model: keras.Model, validation: LabelledImages) -> Parent:
     if not len(validation.images):
         raise UserError("compression: the validation split is empty, so no variant can be measured; add images to it")
-    batches = tf.data.Dataset.from_tensor_slices(validation.images).batch(_PREDICTION_BATCH)
-    probabilities = model.predict(batches.map(lambda images: tf.cast(images, tf.float32)), verbose=0)
+    probabilities = float_answers(model, validation.images)
     if not np.isfinite(probabilities).all():
         raise UserError(
             "compression: the trained model's predictions are not finite; train it again with a lower "
             "trainer.learning_rate"
         )
-    if probabilities.min() < 0 or np.abs(probabilities.sum(axis=1) - 1).max() > _SUM_TOLERANCE:
+    if not are_probabilities(probabilities):
         raise UserError(
             "compression: the model answers no probabilities: they are negative or do not sum to 1; give one that ends "
             "with softmax"
