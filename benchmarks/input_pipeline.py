@@ -50,25 +50,27 @@ def _compare(settings: TrainingSettings, photos: Path, files: str) -> None:
     import tensorflow as tf
     import tf_keras as keras
 
+    from trainer_module.batches import batch_size
     from trainer_module.input_pipeline import measure, training_batches
 
     # TensorFlow's own start belongs to neither.
     next(iter(tf.data.Dataset.range(1)))
-    size, batch_size = settings.image_size, settings.trainer.batch_size
+    size = settings.image_size
     started = time.perf_counter()
     records = measure([files])
-    ours = iter(training_batches(records, size, batch_size, settings.trainer.augmentation, settings.seed))
-    steps = records.count // batch_size
+    images_per_step = batch_size(settings.trainer, records.count)
+    ours = iter(training_batches(records, size, images_per_step, settings.trainer.augmentation, settings.seed))
+    steps = records.count // images_per_step
     first_epochs = {"ours": _seconds(ours, steps, started)}
     started = time.perf_counter()
     theirs = keras.utils.image_dataset_from_directory(
-        photos, image_size=(size, size), batch_size=batch_size, interpolation="bilinear"
+        photos, image_size=(size, size), batch_size=images_per_step, interpolation="bilinear"
     ).prefetch(-1)
     first_epochs["keras"] = _seconds(iter(theirs), steps, started)
-    rates = {name: [steps * batch_size / seconds] for name, seconds in first_epochs.items()}
+    rates = {name: [steps * images_per_step / seconds] for name, seconds in first_epochs.items()}
     for _ in range(_LATER_EPOCHS):
         for name, batches in (("ours", ours), ("keras", theirs)):
-            rates[name].append(steps * batch_size / _seconds(iter(batches), steps, time.perf_counter()))
+            rates[name].append(steps * images_per_step / _seconds(iter(batches), steps, time.perf_counter()))
     _print_rates(rates)
     _print_shares_of_a_step(settings, ours, classes=int(records.labels.max()) + 1)
 

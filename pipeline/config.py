@@ -68,6 +68,13 @@ class GateSettings(Settings):
     """What a release must reach on the test split to be pushed; a drop counts only beyond its confidence interval."""
 
     min_accuracy: float = Field(0.2, ge=0.0, le=1.0, description="Lowest test accuracy of every shipped artifact.")
+    min_kappa: float = Field(
+        0.1,
+        ge=-1.0,
+        le=1.0,
+        description="Lowest Cohen's kappa of every shipped artifact: 1 is all right, 0 guessing, such as the most "
+        "frequent class for every photo.",
+    )
     max_drop: float = Field(
         0.02, ge=0.0, le=1.0, description="Largest loss of test accuracy against the float model it was made from."
     )

@@ -26,7 +26,12 @@ _MARKS = {"done": ("✓", "green"), "cached": ("✓", "cyan"), "failed": ("✗",
 _WAITING = ("·", "dim")
 _BAR_WIDTH = 24
 # As Keras calls them, and as people do.
-_METRICS = {"loss": "loss {:.3f}", "accuracy": "accuracy {:.1%}", "val_accuracy": "validation {:.1%}"}
+_METRICS = {
+    "loss": "loss {:.3f}",
+    "accuracy": "accuracy {:.1%}",
+    "val_accuracy": "validation {:.1%}",
+    "val_balanced_accuracy": "balanced {:.1%}",
+}
 
 # What each component waits for, by name.
 Graph = dict[str, list[str]]

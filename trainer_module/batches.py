@@ -11,7 +11,26 @@ from trainer_module import input_pipeline, optimization
 if TYPE_CHECKING:
     import numpy as np
 
-    from trainer_module.settings import TrainingSettings
+    from trainer_module.settings import TrainerSettings, TrainingSettings
+
+_AUTO_SIZE = 64
+# Few photos in large batches are few steps: with 30 epochs of one each nothing is learned.
+_AUTO_STEPS = 16
+# Batch normalisation takes its statistics from the images of one batch.
+_LEAST_AUTO_SIZE = 8
+
+
+def batch_size(settings: TrainerSettings, images: int) -> int:
+    """Returns the number of images in a training batch.
+
+    Args:
+        settings: Of the training.
+        images: Training images, at least 1.
+    """
+    wanted = settings.batch_size
+    if wanted == "auto":
+        wanted = min(_AUTO_SIZE, max(_LEAST_AUTO_SIZE, images // _AUTO_STEPS))
+    return min(wanted, images)
 
 
 class Batches:
@@ -45,11 +64,16 @@ class Batches:
         self._seed = seed if settings.seed is None else settings.seed
         self._train_records = train_records
         self._validation_records = validation_records
-        self._size = min(settings.trainer.batch_size, train_records.count)
+        self._size = batch_size(settings.trainer, train_records.count)
         self.steps = train_records.count // self._size
         self._class_weights: np.ndarray | None = None
+        self._validation_weights: np.ndarray | None = None
         if settings.trainer.class_weights == "balanced":
             self._class_weights = optimization.class_weights(input_pipeline.label_counts(train_records, classes))
+            # Its own, because a validation/ folder may hold other shares of the classes.
+            self._validation_weights = optimization.weights_of_present(
+                input_pipeline.label_counts(validation_records, classes)
+            )
 
     def training(self, first_epoch: int) -> tf.data.Dataset:
         """Returns the endless stream of augmented batches from the given epoch on.
@@ -57,12 +81,15 @@ class Batches:
         Its elements are (float32 images [N, S, S, 3] in [0, 255], int64 labels [N]), with class weights followed by
         their float32 weights [N].
         """
-        return self._prepared(self._augmented(first_epoch))
+        return _prepared(self._augmented(first_epoch), self._class_weights)
 
     def validation(self) -> tf.data.Dataset:
-        """Returns one pass over the validation split; its elements are like those of `training`."""
-        records = self._validation_records
-        return self._prepared(input_pipeline.evaluation_batches(records, self._settings.image_size, self._size))
+        """Returns one pass over the validation split; its elements are like those of `training`.
+
+        With class weights each class counts the same in this split too, so that weighted accuracy is balanced accuracy.
+        """
+        batches = input_pipeline.evaluation_batches(self._validation_records, self._settings.image_size, self._size)
+        return _prepared(batches, self._validation_weights)
 
     def probe(self) -> tuple[np.ndarray, ...]:
         """Returns one batch of `training`, to try steps on."""
@@ -78,16 +105,17 @@ class Batches:
             first_epoch=first_epoch,
         )
 
-    def _prepared(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        if self._class_weights is not None:
-            weights = tf.constant(self._class_weights)
 
-            def weigh(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-                # Labels of no known class, -1, get no weight, where tf.gather would fail.
-                return images, labels, tf.linalg.matvec(tf.one_hot(labels, weights.shape[0]), weights)
+def _prepared(batches: tf.data.Dataset, class_weights: np.ndarray | None) -> tf.data.Dataset:
+    if class_weights is not None:
+        weights = tf.constant(class_weights)
 
-            batches = batches.map(weigh)
-        options = tf.data.Options()
-        # Every worker reads all files and takes its share of each batch: there may be fewer files than workers.
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-        return batches.with_options(options)
+        def weigh(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            # Labels of no known class, -1, get no weight, where tf.gather would fail.
+            return images, labels, tf.linalg.matvec(tf.one_hot(labels, weights.shape[0]), weights)
+
+        batches = batches.map(weigh)
+    options = tf.data.Options()
+    # Every worker reads all files and takes its share of each batch: there may be fewer files than workers.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return batches.with_options(options)

@@ -15,6 +15,7 @@ import tensorflow as tf
 from trainer_module import acceleration, inference, input_pipeline
 from trainer_module.acceleration import Acceleration, Choice
 from trainer_module.architectures import require_input_size
+from trainer_module.batches import batch_size
 from trainer_module.epoch_clock import EpochClock
 from trainer_module.inference import Inference, Predictor
 from trainer_module.models import build_model
@@ -139,7 +140,7 @@ class _Ladder:
         self._settings = settings
         self._splits = splits
         self._classes = classes
-        self._batch_size = min(settings.trainer.batch_size, splits.train.count)
+        self._batch_size = batch_size(settings.trainer, splits.train.count)
         self.steps = splits.train.count // self._batch_size
         self._batch = next(self.batches(0).take(1).as_numpy_iterator())
         self.images = tf.constant(self._batch[0])

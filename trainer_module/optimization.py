@@ -119,4 +119,19 @@ def class_weights(counts: np.ndarray) -> np.ndarray:
             f"trainer.class_weights=balanced: {empty.size} of {counts.size} classes have no training image;"
             " add photos of them to the train split, or set trainer.class_weights=none"
         )
-    return (counts.sum() / (counts.size * counts)).astype(np.float32)
+    return weights_of_present(counts)
+
+
+def weights_of_present(counts: np.ndarray) -> np.ndarray:
+    """Returns the weights with which every class that has an image counts the same; 0 for the others.
+
+    Args:
+        counts: Images of each class, int64 [C].
+
+    Returns:
+        N / (K * n_c) for each class c of the K that have images, float32 [C].
+    """
+    present = counts > 0
+    weights = np.zeros(counts.shape, np.float32)
+    weights[present] = counts.sum() / (present.sum() * counts[present])
+    return weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Settings(BaseModel):
@@ -95,7 +95,11 @@ class TrainerSettings(Settings):
     """How long and how the network is trained."""
 
     epochs: int = Field(30, ge=1, le=10_000, description="Most passes over the training images.")
-    batch_size: int = Field(64, ge=1, le=8192, description="Images per optimizer step.")
+    batch_size: Literal["auto"] | int = Field(
+        "auto",
+        description="Images per optimizer step, 1 to 8192; auto: 64, and with fewer than 1,024 training photos a "
+        "sixteenth of them, at least 8.",
+    )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with Nesterov momentum 0.9.")
     learning_rate: float = Field(
         0.006, gt=0.0, le=10.0, description="Peak of the cosine schedule; sgd wants some ten times more than adamw."
@@ -109,7 +113,9 @@ class TrainerSettings(Settings):
         0.0, ge=0.0, lt=1.0, description="Decay of the moving average of the weights, which is what is kept; 0: none."
     )
     class_weights: Literal["none", "balanced"] = Field(
-        "none", description="balanced: every class counts the same in the loss, however few photos it has."
+        "none",
+        description="balanced: every class counts the same, however few photos it has, in the loss and in the accuracy "
+        "that chooses the best epoch and the variant that ships.",
     )
     patience: int = Field(
         10, ge=1, description="Epochs without a better one on the validation photos before training stops."
@@ -118,6 +124,13 @@ class TrainerSettings(Settings):
     distillation: DistillationSettings = DistillationSettings()
     progressive_resizing: ProgressiveResizingSettings = ProgressiveResizingSettings()
     sam: SamSettings = SamSettings()
+
+    @field_validator("batch_size")
+    @classmethod
+    def _batch_size_in_range(cls, value: str | int) -> str | int:
+        if isinstance(value, int) and not 1 <= value <= 8192:
+            raise ValueError("must be auto or a number of images from 1 to 8192")
+        return value
 
 
 class AccelerationSettings(Settings):

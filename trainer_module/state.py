@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     import tf_keras as keras
 
+BALANCED_ACCURACY = "balanced_accuracy"
 _LOSS, _ACCURACY = "val_loss", "val_accuracy"
 
 
@@ -42,12 +43,15 @@ class Record:
     def best_epoch(self) -> int | None:
         """Index of the epoch with the highest validation accuracy; None if no validation loss was a number yet.
 
-        Of several with the same accuracy it is the one with the lowest loss, which on a small split, where many tie, is
-        not the least trained. The loss alone would not do: late in a long training it rises while the accuracy still
-        does too (CIFAR-10, 130 epochs: 86.7 % at the lowest loss, 87.9 % at best).
+        With class weights it is the balanced one: by the plain one an early epoch that knows only the frequent class
+        would beat all later ones that find the rare ones. Of several with the same accuracy it is the one with the
+        lowest loss, which on a small split, where many tie, is not the least trained. The loss alone would not do: late
+        in a long training it rises while the accuracy still does too (CIFAR-10, 130 epochs: 86.7 % at the lowest loss,
+        87.9 % at best).
         """
         losses = self.history.get(_LOSS, [])
-        accuracies = self.history.get(_ACCURACY, [0.0] * len(losses))
+        plain = self.history.get(_ACCURACY, [0.0] * len(losses))
+        accuracies = self.history.get(f"val_{BALANCED_ACCURACY}", plain)
         finite = [epoch for epoch, loss in enumerate(losses) if math.isfinite(loss)]
         return max(finite, key=lambda epoch: (accuracies[epoch], -losses[epoch]), default=None)
 

@@ -23,7 +23,7 @@ from trainer_module.progress import TRAINER, report
 from trainer_module.progressive_resizing import ProgressiveSizes, ResizingModel
 from trainer_module.repeatability import make_repeatable
 from trainer_module.sharpness import SharpnessAwareEpochs, SharpnessAwareModel
-from trainer_module.state import Record, TrainingState
+from trainer_module.state import BALANCED_ACCURACY, Record, TrainingState
 from trainer_module.training_sizes import full_size_epochs, training_sizes
 
 if TYPE_CHECKING:
@@ -328,7 +328,7 @@ def compiled_model(
         teacher: The trained network of `settings.trainer.distillation`, if this one is to learn from it.
 
     Returns:
-        The compiled model; its metric is "accuracy".
+        The compiled model; its metrics are "accuracy" and, with class weights, "balanced_accuracy".
     """
     if settings.seed is not None:
         keras.utils.set_random_seed(settings.seed)
@@ -344,10 +344,18 @@ def compiled_model(
             optimizer=optimization.optimizer(settings.trainer, steps),
             loss=optimization.label_loss(settings.trainer.label_smoothing, classes),
             metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+            weighted_metrics=_balanced_metrics(settings),
             jit_compile=how.jit,
             steps_per_execution=how.steps_per_execution,
         )
     return model
+
+
+def _balanced_metrics(settings: TrainingSettings) -> list[keras.metrics.Metric]:
+    """Returns the accuracy in which each class counts the same, as the weights of `Batches` make it."""
+    if settings.trainer.class_weights == "none":
+        return []
+    return [keras.metrics.SparseCategoricalAccuracy(name=BALANCED_ACCURACY)]
 
 
 @contextlib.contextmanager

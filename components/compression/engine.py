@@ -21,7 +21,7 @@ from components.compression.fine_tuning import FineTuner
 from components.compression.flatbuffer import Kernel, ModelFile
 from components.compression.job import Candidate, Job
 from components.compression.kernels import require_known_layers, require_single_calls
-from components.compression.measurement import Measurement, measure, top1_accuracy
+from components.compression.measurement import Measurement, balanced_accuracy, measure, top1_accuracy
 from components.compression.selection import Budget, excesses, select
 from components.compression.store import Store
 from trainer_module import progress
@@ -148,6 +148,9 @@ def compress(
     representative = choose_representative(splits.calibration, seed)
     folded = _foldable(model, settings)
     parent = _measure_parent(model, splits.validation)
+    budget = _budget(settings.budget, fine_tuning)
+    accuracy = balanced_accuracy if budget.balanced else top1_accuracy
+    parent_accuracy = accuracy(parent.probabilities, splits.validation.labels)
     store = Store(None if fine_tuning is None else fine_tuning.checkpoints)
     with tempfile.TemporaryDirectory() as scratch:
         variants: list[Variant] = []
@@ -158,9 +161,10 @@ def compress(
             representative,
             splits.calibration,
             splits.validation,
-            parent.accuracy,
+            accuracy,
+            parent_accuracy,
             Path(scratch),
-            lambda: _better_quantizer(variants),
+            lambda: _better_quantizer(variants, budget),
             _tuner(folded, splits, settings, fine_tuning, store),
             label_lines(class_names),
         )
@@ -168,8 +172,7 @@ def compress(
     if not variants:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in job.dropped.items())
         raise UserError(f"compression: no variant passed its checks ({reasons}); choose another model.architecture")
-    budget = _budget(settings.budget)
-    chosen = select({variant.name: variant.measurement for variant in variants}, parent.accuracy, budget)
+    chosen = select({variant.name: variant.measurement for variant in variants}, parent_accuracy, budget)
     selected = next(variant for variant in variants if variant.name == chosen)
     naive = _naive_row(model)
     report = {
@@ -179,7 +182,7 @@ def compress(
         "parent": _parent_row(parent),
         "naive": naive,
         "calibration_images": len(representative),
-        "variants": [_row(variant, parent, variants, naive["bytes"], budget) for variant in variants],
+        "variants": [_row(variant, parent_accuracy, variants, naive["bytes"], budget) for variant in variants],
         "dropped": [{"name": name, "reason": reason} for name, reason in job.dropped.items()],
         "done": job.notes,
         "skipped": {stage: [dataclasses.asdict(skip) for skip in skips] for stage, skips in job.skipped.items()},
@@ -220,21 +223,25 @@ def _tuner(
     return FineTuner(settings, fine_tuning.training, splits.train, folded, fine_tuning.how, store, deadline)
 
 
-def _budget(settings: BudgetSettings) -> Budget:
-    return Budget(settings.max_accuracy_drop, settings.max_bytes, settings.max_latency_ms, settings.size)
+def _budget(settings: BudgetSettings, fine_tuning: FineTuning | None) -> Budget:
+    # Who lets every class count the same in the training would lose a rare one here without a trace.
+    balanced = fine_tuning is not None and fine_tuning.training.trainer.class_weights == "balanced"
+    return Budget(settings.max_accuracy_drop, settings.max_bytes, settings.max_latency_ms, settings.size, balanced)
 
 
-def _better_quantizer(variants: list[Variant]) -> str:
+def _better_quantizer(variants: list[Variant], budget: Budget) -> str:
     """Names the post-training quantiser that did the parent the least harm: TensorFlow's converter, or LiteRT's."""
     tried = [variant for variant in variants if variant.name in conversion.INTEGER_VARIANTS]
-    best = max(tried, key=lambda v: (v.measurement.accuracy, v.measurement.agreement), default=None)
+    best = max(tried, key=lambda v: (budget.accuracy(v.measurement), v.measurement.agreement), default=None)
     return "int8" if best is None else best.name
 
 
 def float_answers(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """Returns the probabilities [N, C] that a model answers to uint8 images [N, S, S, 3]."""
-    batches = tf.data.Dataset.from_tensor_slices(images).batch(_PREDICTION_BATCH)
-    return model.predict(batches.map(lambda some: tf.cast(some, tf.float32)), verbose=0)
+    answer = tf.function(lambda some: model(tf.cast(some, tf.float32), training=False))
+    # Not by tf.data, which would copy all images first.
+    starts = range(0, len(images), _PREDICTION_BATCH)
+    return np.concatenate([answer(images[start : start + _PREDICTION_BATCH]).numpy() for start in starts])
 
 
 def _measure_parent(model: keras.Model, validation: LabelledImages) -> Parent:
@@ -311,8 +318,10 @@ def _naive_row(model: keras.Model) -> dict[str, Any]:
     return {"params": naive.count_params(), "bytes": _FLOAT_BYTES * naive.count_params()}
 
 
-def _row(variant: Variant, parent: Parent, variants: list[Variant], naive_bytes: int, budget: Budget) -> dict[str, Any]:
-    over = excesses(variant.measurement, parent.accuracy, budget)
+def _row(
+    variant: Variant, parent_accuracy: float, variants: list[Variant], naive_bytes: int, budget: Budget
+) -> dict[str, Any]:
+    over = excesses(variant.measurement, parent_accuracy, budget)
     size = variant.measurement.deflated_bytes
     lean = next((v.measurement.bytes for v in variants if v.name == "float32"), None)
     return {

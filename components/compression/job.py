@@ -75,7 +75,8 @@ class Job:
         representative: uint8 images [M, S, S, 3] that calibrate.
         calibration: Training images with labels, for what is measured before any fine-tuning.
         validation: The images that decide.
-        parent_accuracy: Validation accuracy of the parent.
+        accuracy: What the budget limits: of probabilities [N, C] and labels [N], a share.
+        parent_accuracy: That of the parent on the validation images.
         scratch: Existing directory for the converters.
         quantizer: Names the better of the two post-training quantisers, once both have been measured.
         tuner: Fine-tunes; None if no stage needs it.
@@ -91,6 +92,7 @@ class Job:
     representative: np.ndarray
     calibration: LabelledImages
     validation: LabelledImages
+    accuracy: Callable[[np.ndarray, np.ndarray], float]
     parent_accuracy: float
     scratch: Path
     quantizer: Callable[[], str]

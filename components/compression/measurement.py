@@ -30,6 +30,7 @@ class Measurement:
         bytes: Size of the file.
         deflated_bytes: Size after zlib at level 9, which is what a download or an app package takes.
         accuracy: Top-1 accuracy on the validation images, in [0, 1].
+        balanced_accuracy: Mean over the classes of the same on their images alone.
         agreement: Share of validation images for which the top-1 class is that of the float parent.
         latency_ms: Median milliseconds for one image on one thread.
         latency_p95_ms: 95th percentile of the same.
@@ -43,6 +44,7 @@ class Measurement:
     bytes: int
     deflated_bytes: int
     accuracy: float
+    balanced_accuracy: float
     agreement: float
     latency_ms: float
     latency_p95_ms: float
@@ -76,6 +78,7 @@ def measure(
         bytes=len(content),
         deflated_bytes=deflated_bytes(content),
         accuracy=top1_accuracy(probabilities, labels),
+        balanced_accuracy=balanced_accuracy(probabilities, labels),
         agreement=top1_accuracy(probabilities, parent.argmax(axis=1)),
         latency_ms=float(np.median(one_thread)),
         latency_p95_ms=float(np.percentile(one_thread, 95)),
@@ -93,8 +96,14 @@ def deflated_bytes(content: bytes) -> int:
 
 
 def top1_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Share of rows of `probabilities` [N, C], N > 0, whose largest entry is at the index in `labels` [N]."""
+    """Share of rows of `probabilities` [N, C], N > 0, whose largest entry is at the index in `labels` [N] or []."""
     return float(np.mean(probabilities.argmax(axis=1) == labels))
+
+
+def balanced_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of `top1_accuracy` over the classes that occur in `labels` [N], however few images each has."""
+    classes = np.unique(labels)
+    return float(np.mean([top1_accuracy(probabilities[labels == each], each) for each in classes]))
 
 
 def time_predictions(classifier: TFLiteClassifier, image: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ class Budget:
     Attributes:
         max_accuracy_drop: How far the validation accuracy may be below the float parent's, as a share: 0.01 is one
             percentage point.
+        balanced: Whether that accuracy is the balanced one, in which each class counts the same.
         max_bytes: Largest size, None for any.
         size: What `max_bytes` limits: "file", or "deflated" for the size after zlib.
         max_latency_ms: Longest median time for one image on one thread, None for any.
@@ -34,6 +35,11 @@ class Budget:
     max_bytes: int | None = None
     max_latency_ms: float | None = None
     size: Literal["file", "deflated"] = "file"
+    balanced: bool = False
+
+    def accuracy(self, measurement: Measurement) -> float:
+        """Returns the accuracy that counts."""
+        return measurement.balanced_accuracy if self.balanced else measurement.accuracy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,16 +65,18 @@ def excesses(measurement: Measurement, parent_accuracy: float, budget: Budget) -
 
     Args:
         measurement: Figures of the variant.
-        parent_accuracy: Validation accuracy of the float parent.
+        parent_accuracy: Validation accuracy of the float parent, the one that counts.
         budget: The limits.
 
     Returns:
         The limits it is over; none if it fits.
     """
     found = []
-    if loses_too_much(measurement.accuracy, parent_accuracy, budget.max_accuracy_drop):
-        drop = parent_accuracy - measurement.accuracy
-        reason = f"accuracy drop {drop:.4f} > compression.budget.max_accuracy_drop {budget.max_accuracy_drop:g}"
+    accuracy = budget.accuracy(measurement)
+    if loses_too_much(accuracy, parent_accuracy, budget.max_accuracy_drop):
+        drop = parent_accuracy - accuracy
+        kind = "balanced accuracy" if budget.balanced else "accuracy"
+        reason = f"{kind} drop {drop:.4f} > compression.budget.max_accuracy_drop {budget.max_accuracy_drop:g}"
         found.append(Excess(drop - budget.max_accuracy_drop, reason))
     size, unit = measurement.bytes, "bytes"
     if budget.size == "deflated":
@@ -90,7 +98,7 @@ def select(measurements: Mapping[str, Measurement], parent_accuracy: float, budg
 
     Args:
         measurements: Figures of every variant that passed its checks, by name; not empty.
-        parent_accuracy: Validation accuracy of the float parent.
+        parent_accuracy: Validation accuracy of the float parent, the one that counts.
         budget: The limits.
 
     Returns:
@@ -104,7 +112,7 @@ def select(measurements: Mapping[str, Measurement], parent_accuracy: float, budg
     if fitting:
         limit = _EQUALLY_SMALL * min(measurements[name].deflated_bytes for name in fitting)
         small = (name for name in fitting if measurements[name].deflated_bytes <= limit)
-        return max(small, key=lambda name: _merits(measurements[name]))
+        return max(small, key=lambda name: _merits(measurements[name], budget))
     nearest = min(over, key=lambda name: max(excess.amount for excess in over[name]))
     reasons = " and ".join(excess.reason for excess in over[nearest])
     raise UserError(
@@ -113,6 +121,6 @@ def select(measurements: Mapping[str, Measurement], parent_accuracy: float, budg
     )
 
 
-def _merits(measurement: Measurement) -> tuple[float, float, int]:
+def _merits(measurement: Measurement, budget: Budget) -> tuple[float, float, int]:
     # Not by latency: its noise would ship another model every time that two are as good as each other.
-    return measurement.accuracy, measurement.agreement, -measurement.deflated_bytes
+    return budget.accuracy(measurement), measurement.agreement, -measurement.deflated_bytes

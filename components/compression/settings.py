@@ -81,7 +81,10 @@ class CompressionSettings(Settings):
     )
     distillation: TeachingSettings = TeachingSettings()
     time_budget_s: float | None = Field(
-        None, gt=0.0, description="Seconds after which no further fine-tuning begins; unset: no limit."
+        None,
+        gt=0.0,
+        description="Seconds in which all fine-tunings should end: what would not is not begun, or is given up by its "
+        "second epoch; unset: no limit.",
     )
     budget: BudgetSettings = BudgetSettings()
 

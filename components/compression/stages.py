@@ -11,7 +11,6 @@ from components.compression import channel_pruning, clustering, conversion, prun
 from components.compression.errors import VariantError
 from components.compression.job import Candidate, Job, Staged
 from components.compression.kernels import choose, copy_of, has_kernel, is_depthwise, sparsity, weight_count
-from components.compression.measurement import top1_accuracy
 from components.compression.narrow_kernels import WIDE_BITS
 from components.compression.quantization_aware import bits_in_file, fake_quantized, float_weights
 from components.compression.search import Level, furthest
@@ -297,12 +296,12 @@ def _channel_pruned(job: Job) -> Staged:
 
 def _fits(job: Job, model: keras.Model) -> bool:
     probabilities = sensitivity.Probe(model, job.validation.images).answers({})
-    accuracy = top1_accuracy(probabilities, job.validation.labels)
+    accuracy = job.accuracy(probabilities, job.validation.labels)
     return not loses_too_much(accuracy, job.parent_accuracy, job.settings.budget.max_accuracy_drop)
 
 
 def _calibration_accuracy(job: Job, probabilities: np.ndarray) -> float:
-    return top1_accuracy(probabilities, job.calibration.labels[:_SENSITIVITY_IMAGES])
+    return job.accuracy(probabilities, job.calibration.labels[:_SENSITIVITY_IMAGES])
 
 
 def _zeros(model: keras.Model) -> float:

@@ -20,6 +20,8 @@ GATES = (FIDELITY, RELEASE)
 ARTIFACTS = ("saved_model", "tflite")
 _DROP_RULES = {FIDELITY: "gate.max_drop", RELEASE: "gate.max_regression"}
 _COMPUTED = "computed"
+# Of a class with few photos nothing can be said, of many such classes together something can.
+SMALL_CLASSES = "all classes with few photos"
 # Rounding: 0.9 - 0.8 is a little less than 0.1 in floating point.
 ROUNDING = 1e-6
 
@@ -29,6 +31,7 @@ class Limits:
     """What a release must reach; the settings of the same names explain them."""
 
     min_accuracy: float
+    min_kappa: float
     max_drop: float
     max_class_drop: float
     max_regression: float
@@ -46,7 +49,7 @@ class Check:
         rule: The setting that decided, or "computed": whether there was something to decide on.
         verdict: What it came to.
         reason: Why, for people.
-        slice: Name of the class it is about; None: all test photos.
+        slice: Name of the class it is about, or SMALL_CLASSES; None: all test photos.
         value: The measured figure, a share of photos.
         limit: What the rule allows.
         interval: Where the true figure lies.
@@ -103,7 +106,11 @@ def judge(judged: Judged, limits: Limits) -> list[Check]:
     broken = _broken(evaluation)
     if broken:
         return [_check(judged, _COMPUTED, "refused", f"{broken} is not a number")]
-    checks = [_floor(judged, overall, limits.min_accuracy), *_empty_classes(judged, evaluation)]
+    checks = [
+        _floor(judged, overall, limits.min_accuracy),
+        _beyond_guessing(judged, evaluation, limits.min_kappa),
+        *_empty_classes(judged, evaluation),
+    ]
     if not judged.compared:
         nothing = "nothing to compare with: this is the first release"
         return [*checks, _check(judged, _DROP_RULES[judged.gate], "not judged", nothing)]
@@ -150,6 +157,19 @@ def _floor(judged: Judged, overall: SliceResult, floor: float) -> Check:
     )
 
 
+def _beyond_guessing(judged: Judged, evaluation: Evaluation, floor: float) -> Check:
+    """Refuses who is right no more often than guesses are: with few classes, or one frequent one, that can be often."""
+    kappa = evaluation.kappa
+    if kappa is None:
+        return _check(judged, "gate.min_kappa", "refused", "there is no confusion matrix to tell it from guessing")
+    reason = (
+        f"right on {kappa:.2%} of the photos that guessing would get wrong (Cohen's kappa), at least {floor:.2%} are "
+        "asked for"
+    )
+    verdict: Verdict = "passed" if kappa >= floor - ROUNDING else "refused"
+    return _check(judged, "gate.min_kappa", verdict, reason, value=kappa, limit=floor)
+
+
 def _empty_classes(judged: Judged, evaluation: Evaluation) -> list[Check]:
     missing = sorted(set(judged.class_names) - set(evaluation.classes))
     reason = "no test photo of this class: add some, or remove the class"
@@ -162,7 +182,9 @@ def _drop(judged: Judged, overall: SliceResult, limits: Limits) -> Check:
 
 
 def _class_drops(judged: Judged, classes: Mapping[str, SliceResult], limits: Limits) -> list[Check]:
-    """Judges every class with enough photos; the more there are, the surer each must be (Bonferroni)."""
+    """Judges every class with enough photos, and the others together; the more, the surer each must be (Bonferroni)."""
+    small = [result for result in classes.values() if result.photos < limits.min_examples_per_slice]
+    classes = {**classes, SMALL_CLASSES: _joined(small)} if len(small) > 1 else classes
     large = {name: result for name, result in classes.items() if result.photos >= limits.min_examples_per_slice}
     confidence = 1 - (1 - CONFIDENCE) / max(len(large), 1)
     checks = []
@@ -174,6 +196,18 @@ def _class_drops(judged: Judged, classes: Mapping[str, SliceResult], limits: Lim
             reason = f"{result.photos} photos, fewer than gate.min_examples_per_slice = {limits.min_examples_per_slice}"
             checks.append(dataclasses.replace(check, verdict="not judged", reason=reason))
     return checks
+
+
+def _joined(results: Sequence[SliceResult]) -> SliceResult:
+    """Returns what was measured on the photos of several classes."""
+    photos = sum(result.photos for result in results)
+    return dataclasses.replace(
+        results[0],
+        photos=photos,
+        accuracy=sum(result.accuracy * result.photos for result in results) / photos,
+        only_baseline_right=sum(result.only_baseline_right or 0 for result in results),
+        only_candidate_right=sum(result.only_candidate_right or 0 for result in results),
+    )
 
 
 def _judge_drop(check: Check, result: SliceResult, limit: float, confidence: float) -> Check:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 OVERALL = ""
 CANDIDATE, BASELINE = "candidate", "baseline"
+_KAPPA = "kappa"
 _ACCURACY = "sparse_categorical_accuracy"
 _COUNT = "example_count"
 _SLICE_KINDS = {
@@ -72,6 +73,11 @@ class Evaluation:
         """The photos of each class."""
         return self.slices.get("class", {})
 
+    @property
+    def kappa(self) -> float | None:
+        """Cohen's kappa of the candidate; None without its confusion matrix."""
+        return self.metrics.get(CANDIDATE, {}).get(_KAPPA)
+
 
 def read_evaluation(uri: str) -> Evaluation | None:
     """Reads an Evaluator's output.
@@ -95,7 +101,33 @@ def read_evaluation(uri: str) -> Evaluation | None:
             metrics = {model: _plain(values[model]) for model in (CANDIDATE, BASELINE) if values[model]}
     for model, figures in metrics.items():
         figures["balanced_accuracy"] = _balanced_accuracy(slices["class"], model)
-    return Evaluation(dict(slices), metrics, _confusion(uri))
+    confusion = _confusion(uri)
+    for model, figures in metrics.items():
+        if confusion.get(model):
+            figures[_KAPPA] = kappa(confusion[model])
+    return Evaluation(dict(slices), metrics, confusion)
+
+
+def kappa(confusion: Mapping[int, Mapping[int, int]]) -> float:
+    """Returns Cohen's kappa (Educational and Psychological Measurement 20, 1960).
+
+    It is (p - e) / (1 - e), where p is the share of right answers, and e the share that would be right if answers of
+    the same frequencies were given to photos at random: 1 if all are right, 0 for guesses, such as one and the same
+    class for every photo, however frequent that is.
+
+    Args:
+        confusion: Number of photos by true class and answer; not empty.
+
+    Returns:
+        It; 0 where guessing would be always right.
+    """
+    photos = sum(sum(row.values()) for row in confusion.values())
+    answers = Counter[int]()
+    for row in confusion.values():
+        answers.update(row)
+    right = sum(row.get(true, 0) for true, row in confusion.items()) / photos
+    by_chance = sum(sum(row.values()) * answers[true] for true, row in confusion.items()) / photos**2
+    return 0.0 if by_chance == 1 else (right - by_chance) / (1 - by_chance)
 
 
 def read_sample(uri: str) -> dict[str, list[float]]:

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from sklearn.metrics import cohen_kappa_score
 from tfx.types import standard_artifacts
 
 from benchmarks.gate_bench import CLASS_NAMES, GateBench, artifact, encode, run_evaluator, write_schema
@@ -67,6 +68,7 @@ def test_the_evaluator_measures_the_metrics_and_slices(bench):
     top = np.argsort(-probabilities, axis=1)[:, :3]
     assert figures["accuracy"] == pytest.approx(np.mean(answers == labels), abs=1e-6)
     assert figures["balanced_accuracy"] == pytest.approx(np.mean(recalls), abs=1e-6)
+    assert figures["kappa"] == pytest.approx(cohen_kappa_score(labels, answers), abs=1e-9)
     assert figures["top_3_accuracy"] == pytest.approx(np.mean((top == labels[:, None]).any(axis=1)), abs=0.006)
     assert figures["auc"] == pytest.approx(_pairwise_auc(probabilities, labels), abs=2e-3)
     assert figures["expected_calibration_error"] == pytest.approx(_calibration_error(probabilities, labels), abs=1e-4)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from components.compression.data import LabelledImages, choose_representative
-from components.compression.measurement import Measurement
+from components.compression.measurement import Measurement, balanced_accuracy
 from components.compression.selection import Budget, excesses, loses_too_much, select
 from trainer_module.errors import UserError
 from trainer_module.tflite import TensorSpec
@@ -17,6 +17,7 @@ LARGE = Measurement(
     bytes=1000,
     deflated_bytes=900,
     accuracy=0.95,
+    balanced_accuracy=0.95,
     agreement=1.0,
     latency_ms=2.0,
     latency_p95_ms=3.0,
@@ -28,6 +29,21 @@ LARGE = Measurement(
 )
 SMALL = dataclasses.replace(LARGE, bytes=400, deflated_bytes=350, accuracy=0.90, latency_ms=1.0)
 MEASUREMENTS = {"large": LARGE, "small": SMALL}
+
+
+def test_with_class_weights_a_variant_without_the_rare_class_is_not_inside_the_budget() -> None:
+    blind = dataclasses.replace(SMALL, accuracy=0.949, balanced_accuracy=0.5)
+    measurements = {"large": LARGE, "blind": blind}
+    assert select(measurements, 0.95, Budget(max_accuracy_drop=0.01)) == "blind"
+    assert select(measurements, 0.95, Budget(max_accuracy_drop=0.01, balanced=True)) == "large"
+    (excess,) = excesses(blind, 0.95, Budget(max_accuracy_drop=0.01, balanced=True))
+    assert excess.reason.startswith("balanced accuracy drop 0.4500 >")
+
+
+def test_balanced_accuracy_is_the_mean_over_the_classes_that_occur() -> None:
+    probabilities = np.eye(3)[[0, 0, 0, 0, 2]]
+    assert balanced_accuracy(probabilities, np.array([0, 0, 0, 0, 1])) == 0.5
+    assert balanced_accuracy(probabilities, np.array([0, 0, 0, 1, 2])) == pytest.approx(2 / 3)
 
 
 def test_smallest_inside_the_budget() -> None:

@@ -7,12 +7,13 @@ import pytest
 from tfx.types import standard_artifacts
 
 from components.release_gate import executor
-from components.release_gate.engine import Judged, Limits, judge, refused_by
+from components.release_gate.engine import SMALL_CLASSES, Judged, Limits, judge, refused_by
 from components.release_gate.paired import drop_interval, share_interval
-from components.release_gate.results import Evaluation, SliceResult
+from components.release_gate.results import Evaluation, SliceResult, kappa
 
 LIMITS = Limits(
     min_accuracy=0.2,
+    min_kappa=0.1,
     max_drop=0.02,
     max_class_drop=0.1,
     max_regression=0.02,
@@ -33,9 +34,11 @@ def _slice(photos, lost=0, gained=0, right=None, agreement=None):
     )
 
 
-def _judge(overall, classes=None, *, gate="fidelity", compared=True, names=("a", "b"), limits=LIMITS, metrics=None):
+def _judge(
+    overall, classes=None, *, gate="fidelity", compared=True, names=("a", "b"), limits=LIMITS, metrics=None, kappa=1.0
+):
     classes = classes or {"a": _slice(50), "b": _slice(50)}
-    figures = metrics or {"candidate": {"accuracy": overall.accuracy}}
+    figures = metrics or {"candidate": {"accuracy": overall.accuracy, "kappa": kappa}}
     evaluation = Evaluation({"": {"": overall}, "class": classes}, figures, {})
     return judge(Judged(gate, "tflite", evaluation, "", compared, names), limits)
 
@@ -49,6 +52,7 @@ def test_what_loses_nothing_passes():
     assert refused_by(checks) == []
     assert {check.rule for check in checks} == {
         "gate.min_accuracy",
+        "gate.min_kappa",
         "gate.max_drop",
         "gate.min_agreement",
         "gate.max_class_drop",
@@ -118,6 +122,47 @@ def test_the_floor_is_refused_without_regard_to_chance():
     assert _deciding(_judge(_slice(10, right=1))) == [("gate.min_accuracy", None)]
 
 
+@pytest.mark.parametrize(
+    ("confusion", "expected"),
+    [
+        ({0: {0: 998}, 1: {0: 2}}, 0.0),
+        ({0: {0: 25, 1: 25}, 1: {0: 25, 1: 25}}, 0.0),
+        ({0: {0: 50}, 1: {1: 50}}, 1.0),
+        ({0: {1: 50}, 1: {0: 50}}, -1.0),
+        ({0: {0: 10}}, 0.0),
+        # Of the textbook (Cohen, 1960): 0.7 right, 0.5 by chance.
+        ({0: {0: 20, 1: 5}, 1: {0: 10, 1: 15}}, 0.4),
+    ],
+)
+def test_kappa_is_the_share_right_of_what_guessing_gets_wrong(confusion, expected):
+    assert kappa(confusion) == pytest.approx(expected)
+
+
+def test_guessing_is_refused_however_often_it_is_right():
+    checks = _judge(_slice(1000, right=998), kappa=0.0)
+    assert _deciding(checks) == [("gate.min_kappa", None)]
+    assert _deciding(_judge(_slice(1000, right=998), gate="release", compared=False, kappa=0.0)) == [
+        ("gate.min_kappa", None)
+    ]
+    assert _deciding(_judge(_slice(1000), kappa=0.1)) == []
+
+
+def test_what_cannot_be_told_from_guessing_is_refused():
+    checks = _judge(_slice(100), metrics={"candidate": {"accuracy": 1.0}})
+    assert _deciding(checks) == [("gate.min_kappa", None)]
+
+
+def test_classes_of_few_photos_are_judged_together():
+    few = {name: _slice(5, lost=5) for name in "bcd"}
+    checks = _judge(_slice(1000, lost=15), {"a": _slice(985), **few}, names="abcd")
+    assert _deciding(checks) == [("gate.max_class_drop", SMALL_CLASSES)]
+    assert _deciding(_judge(_slice(1000), {"a": _slice(985), "b": _slice(5), "c": _slice(5)}, names="abc")) == []
+    (check,) = (
+        check for check in _judge(_slice(100), {"b": _slice(2), "c": _slice(2)}) if check.slice == SMALL_CLASSES
+    )
+    assert check.verdict == "not judged"
+
+
 def test_answers_unlike_the_parents_are_refused_though_accuracy_is_kept():
     # As many gained as lost.
     checks = _judge(_slice(200, lost=30, gained=30, right=150))
@@ -149,7 +194,7 @@ def test_what_tfma_did_not_bless_is_refused_though_it_keeps_every_rule(blessed, 
     blessing = standard_artifacts.ModelBlessing()
     blessing.set_int_custom_property("blessed", blessed)
     slices = {"": {"": _slice(100)}, "class": {"a": _slice(50), "b": _slice(50)}}
-    evaluation = Evaluation(slices, {"candidate": {"accuracy": 1.0}}, {})
+    evaluation = Evaluation(slices, {"candidate": {"accuracy": 1.0, "kappa": 1.0}}, {})
     inputs = {"fidelity_tflite_blessing": [blessing]}
     checks = executor._checks("fidelity", "tflite", evaluation, inputs, ["a", "b"], LIMITS)
     assert _deciding(checks) == refusals

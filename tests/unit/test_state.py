@@ -42,6 +42,14 @@ def test_accuracy_goes_before_loss_and_loss_decides_between_equals():
     assert record.best_epoch == 2
 
 
+def test_with_class_weights_an_epoch_that_knows_only_the_frequent_class_is_not_the_best():
+    record = Record(CHOICE)
+    for accuracy, balanced in [(0.998, 0.5), (0.97, 0.8), (0.96, 0.9), (0.95, 0.9)]:
+        record.add_epoch({"val_loss": 1.0, "val_accuracy": accuracy, "val_balanced_accuracy": balanced})
+    assert record.best_epoch == 2
+    assert not record.is_over(epochs=9, patience=2)
+
+
 @pytest.mark.parametrize(
     ("losses", "over"),
     [

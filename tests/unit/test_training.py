@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tests.transformed_files import striped_images, write_transformed
 from trainer_module import acceleration, input_pipeline, optimization, training
-from trainer_module.batches import Batches
+from trainer_module.batches import Batches, batch_size
 from trainer_module.errors import UserError
 from trainer_module.settings import (
     AccelerationSettings,
@@ -166,17 +166,31 @@ def test_a_student_learns_from_a_teacher_that_is_trained_first(splits, tmp_path,
 
 
 @pytest.mark.component  # Trains for several seconds.
-def test_class_weights_weigh_the_loss(tmp_path):
+def test_with_class_weights_each_class_counts_the_same_in_either_split(tmp_path):
     images, labels = striped_images(96, 16)
-    chosen = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:16]])
-    train = input_pipeline.measure([write_transformed(tmp_path / "train.gz", images[chosen], labels[chosen])])
-    few = labels == 1
-    validation = input_pipeline.measure([write_transformed(tmp_path / "few.gz", images[few], labels[few])])
-    trainer = TrainerSettings(epochs=1, batch_size=32, class_weights="balanced")
-    result = training.train(_settings(trainer=trainer), train, validation, 2, tmp_path)
-    probabilities = result.model.predict(images[few].astype(np.float32), verbose=0)
-    loss = optimization.label_loss(trainer.label_smoothing, 2)(labels[few], probabilities).numpy().mean()
-    assert result.history["val_loss"] == pytest.approx([64 / (2 * 16) * loss], rel=1e-3)
+    few, many = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    train_of, validation_of = np.concatenate([many, few[:16]]), np.concatenate([many[:4], few])
+    train, validation = (
+        input_pipeline.measure([write_transformed(tmp_path / f"{len(chosen)}.gz", images[chosen], labels[chosen])])
+        for chosen in (train_of, validation_of)
+    )
+    settings = _settings(trainer=TrainerSettings(epochs=1, batch_size=32, class_weights="balanced"))
+    _, taken, weights = next(Batches(settings, train, validation, 2).training(0).as_numpy_iterator())
+    assert weights == pytest.approx(np.where(taken == 1, 64 / (2 * 16), 64 / (2 * 48)))
+    result = training.train(settings, train, validation, 2, tmp_path)
+    probabilities = result.model.predict(images.astype(np.float32), verbose=0)
+    losses = optimization.label_loss(settings.trainer.label_smoothing, 2)(labels, probabilities).numpy()
+    right = probabilities.argmax(axis=1) == labels
+    assert result.history["val_loss"] == pytest.approx([(losses[many[:4]].mean() + losses[few].mean()) / 2], rel=1e-3)
+    balanced = (right[many[:4]].mean() + right[few].mean()) / 2
+    assert result.history["val_balanced_accuracy"] == pytest.approx([balanced])
+    assert result.history["val_accuracy"] == pytest.approx([right[validation_of].mean()])
+
+
+def test_few_photos_are_many_steps_unless_the_batch_has_a_size():
+    sizes = {count: batch_size(TrainerSettings(), count) for count in (1, 8, 80, 256, 1024, 100_000)}
+    assert sizes == {1: 1, 8: 8, 80: 8, 256: 16, 1024: 64, 100_000: 64}
+    assert batch_size(TrainerSettings(batch_size=32), 80) == 32
 
 
 def test_a_class_without_images_is_refused_when_classes_are_to_count_the_same(splits, tmp_path):

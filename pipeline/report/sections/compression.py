@@ -83,7 +83,8 @@ def _pareto(summary: Mapping[str, Any]) -> Chart:
         frontier,
         axis="file, kB" if size == "bytes" else "deflated, kB",
         most=None if budget["max_bytes"] is None else budget["max_bytes"] / _BYTES_PER_KB,
-        floor=None if parent is None else parent - budget["max_accuracy_drop"],
+        # What is drawn is the accuracy, and the budget may be about the balanced one.
+        floor=None if parent is None or budget.get("balanced") else parent - budget["max_accuracy_drop"],
     )
     caption = (
         "Every variant: to the left is smaller, up is more accurate. The line joins those that no other one beats in "

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
     from pipeline.report.facts import Facts
 
-_METRICS = (("accuracy", "accuracy", ".1%"), ("loss", "loss", ".3f"))
+# Balanced accuracy is there with class weights alone.
+_METRICS = (
+    ("accuracy", "accuracy", ".1%"),
+    ("balanced_accuracy", "balanced accuracy", ".1%"),
+    ("loss", "loss", ".3f"),
+)
 # More are thinned out, so that thousands of epochs can be looked at.
 _SHOWN_EPOCHS = 400
 
@@ -69,6 +74,8 @@ def _curves(model: Mapping[str, Any], who: str) -> Iterator[Chart]:
     history, best = model["history"], model.get("best_epoch")
     whose = "" if who == "student" else " of the teacher"
     for key, title, form in _METRICS:
+        if key == "balanced_accuracy" and key not in history:
+            continue
         curves = {
             photos: [(epoch, history[name][epoch - 1]) for epoch in shown_epochs(len(history.get(name, ())), best)]
             for photos, name in (("training", key), ("validation", f"val_{key}"))
