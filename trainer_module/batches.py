@@ -28,7 +28,7 @@ def batch_size(settings: TrainerSettings, images: int) -> int:
         images: Training images, at least 1.
     """
     wanted = settings.batch_size
-    if wanted == "auto":
+    if not isinstance(wanted, int):
         wanted = min(_AUTO_SIZE, max(_LEAST_AUTO_SIZE, images // _AUTO_STEPS))
     return min(wanted, images)
 
