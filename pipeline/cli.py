@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -92,9 +93,9 @@ DataOption = Annotated[
 ]
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings.")]
 VersionOption = Annotated[int | None, typer.Option(min=1, help="A version that trimline status lists.")]
-KeepOption = Annotated[
-    int | None,
-    typer.Option(min=1, help="Newest versions to keep there; default: push.keep_versions in OUTPUT, all elsewhere."),
+PushKeepOption = Annotated[int | None, typer.Option(min=1, help="Newest versions to keep there; default: all.")]
+RollbackKeepOption = Annotated[
+    int | None, typer.Option(min=1, help="Newest versions to keep there; default: push.keep_versions, with --to all.")
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -215,8 +216,8 @@ def compress(
     """Compresses a classifier that is trained already: prunes, clusters, quantises, measures, and selects.
 
     Every variant is measured on its bytes and on the validation photos; the smallest inside compression.budget is
-    selected. Leaves OUTPUT/compressed/: report.json, variants/, tflite/ (the selected bundle) and saved_model/. A
-    compression that was killed goes on where it was.
+    selected, of nearly as small ones the most accurate. Leaves OUTPUT/compressed/: report.json, variants/, tflite/ (the
+    selected bundle) and saved_model/. A compression that was killed goes on where it was.
     """
     from pipeline.compress import ALLOW_CODE, LABELS, REPORT_FILE
     from pipeline.compression_view import CompressionProgress, compression_table
@@ -257,13 +258,15 @@ def predict(
     ] = None,
 ) -> None:
     """Names the class of photos with the pushed .tflite: label and probability, a line for each photo."""
+    from components.image_example_gen.engine.quarantine import printable
+
     failed = False
     with _classifier(output, url, ca_file) as classify:
         for path in images:
             try:
                 scored = classify(path, top)
             except ServingError as error:
-                _complain(str(error) if url else f"{path}: {str(error).removeprefix('image 0: ')}")
+                _complain(str(error) if url else f"{printable(str(path))}: {str(error).removeprefix('image 0: ')}")
                 failed = True
                 continue
             if as_json:
@@ -271,7 +274,7 @@ def predict(
                 typer.echo(json.dumps({"image": str(path), "classes": classes}))
             else:
                 named = "\t".join(f"{label}\t{probability:.4f}" for label, probability in scored)
-                typer.echo(f"{path}\t{named}")
+                typer.echo(f"{printable(str(path))}\t{named}")
     if failed:
         raise typer.Exit(USER_ERROR)
 
@@ -339,7 +342,7 @@ def push(
     ],
     output: OutputOption = DEFAULT_OUTPUT,
     version: VersionOption = None,
-    keep: KeepOption = None,
+    keep: PushKeepOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Copies what is live in OUTPUT, or another blessed version, to a further place: both artifacts or neither."""
@@ -361,7 +364,7 @@ def rollback(
     output: OutputOption = DEFAULT_OUTPUT,
     to: Annotated[str | None, typer.Option(help="Where trimline push put it; default: where runs push to.")] = None,
     version: VersionOption = None,
-    keep: KeepOption = None,
+    keep: RollbackKeepOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Makes the release before the live one live again, or that of --version, under a new version number."""
@@ -432,7 +435,7 @@ def main() -> None:
     from pipeline.launch import Interrupted, RunError
 
     try:
-        app()
+        app(list(map(_at_home, sys.argv[1:])))
     except (UserError, ServingError) as error:
         _complain(str(error))
         sys.exit(USER_ERROR)
@@ -455,6 +458,13 @@ def main() -> None:
     except RunError as error:
         _complain(str(error))
         sys.exit(BUG)
+
+
+def _at_home(word: str) -> str:
+    """Expands ~ where most shells leave it alone: behind an option's = or letter, as in --output=~/out."""
+    home = r"^(--[\w-]+=|-\w|)(~[^/]*)"
+    # Unlike Path's own, it leaves what is no user's name alone, such as ~draft.jpg.
+    return re.sub(home, lambda found: found[1] + os.path.expanduser(found[2]), word)  # noqa: PTH111
 
 
 def _drop_what_cannot_be_written() -> None:
@@ -540,6 +550,10 @@ def _summary_table(summary: dict[str, Any], report: Path) -> Table:
     table.add_row("Images", f"{images['read']} read, {images['used']} used, {images['quarantined']} quarantined")
     accuracy = "not computed" if shipped["accuracy"] is None else f"{100 * shipped['accuracy']:.2f} %"
     table.add_row("Test accuracy", f"{accuracy} ({shipped['name']} .tflite)")
+    if classes := shipped["class_accuracy"]:
+        weakest = min(classes, key=lambda name: classes[name])
+        mean = 100 * sum(classes.values()) / len(classes)
+        table.add_row("By class", f"{mean:.2f} % on average, {100 * classes[weakest]:.2f} % of the weakest, {weakest}")
     table.add_row("Size", f"{shipped['bytes']:,} bytes, {shipped['deflated_bytes']:,} deflated")
     table.add_row("Latency", f"{shipped['latency_ms']:.3f} ms per image, one thread")
     for pushed in summary["pushed"]:

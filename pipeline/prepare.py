@@ -14,7 +14,7 @@ from components.image_example_gen.engine.listing import list_images
 from components.image_example_gen.engine.quarantine import printable
 from pipeline.config import PipelineSettings, PushSettings, auto_image_size
 from pipeline.digits import write_digits
-from pipeline.paths import absolute
+from pipeline.paths import absolute, expanded
 from trainer_module.consistency import require_consistent
 from trainer_module.errors import UserError
 from trainer_module.uri import is_remote
@@ -41,7 +41,7 @@ def resolve(settings: PipelineSettings, workspace: Workspace) -> PipelineSetting
     """
     if settings.data.path is None:
         settings = _with_digits(settings, workspace)
-    path = Path(settings.data.path or "").expanduser().absolute()
+    path = expanded(settings.data.path or Path()).absolute()
     if str(path) != str(path).encode(errors="replace").decode():
         raise UserError(f"{printable(str(path))}: the path of the data folder is no UTF-8; rename what is not")
     listing = list_images(path)
@@ -62,12 +62,12 @@ def require_apart(data: Path | None, output: Path) -> None:
         output: Where everything is to be written.
 
     Raises:
-        UserError: The output is the data folder or lies in it.
+        UserError: The output is the data folder or lies in it, or the data folder is in the home of nobody.
     """
     if data is None:
         return
     # Not Path.resolve, which raises where links go round in circles: whoever opens them will say so.
-    photos, written = Path(os.path.realpath(data.expanduser())), Path(os.path.realpath(output))
+    photos, written = Path(os.path.realpath(expanded(data))), Path(os.path.realpath(output))
     if not written.is_relative_to(photos):
         return
     if not any(part.startswith(".") for part in written.relative_to(photos).parts):

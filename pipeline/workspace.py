@@ -77,7 +77,7 @@ class Workspace:
         """Keeps other runs away from this output directory, and yields the lock's open file.
 
         Raises:
-            UserError: If another run is under way there, or the output directory cannot be written.
+            UserError: If another run is under way there, or the output directory cannot be written or locked.
         """
         with self._open_lock() as lock:
             try:
@@ -85,6 +85,10 @@ class Workspace:
             except BlockingIOError:
                 raise UserError(
                     f"{self.root}: another run is writing there; wait for it or choose another --output"
+                ) from None
+            except OSError as error:
+                raise UserError(
+                    f"{self.root}: this file system has no locks ({error.strerror}); choose another --output"
                 ) from None
             yield lock
 

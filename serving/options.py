@@ -68,6 +68,11 @@ class ServerOptions(BaseModel):
         False, description="Send OpenTelemetry traces by OTLP over HTTP to $OTEL_EXPORTER_OTLP_ENDPOINT."
     )
 
+    @property
+    def address(self) -> str:
+        """Host and port as URLs have them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
     @model_validator(mode="after")
     def _check_what_belongs_together(self) -> Self:
         if self.canary_share and self.version is None:

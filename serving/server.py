@@ -46,7 +46,7 @@ def serve(out: Path, options: ServerOptions) -> None:
             read.
     """
     _check_certificate(options)
-    api_key = _read_api_key(options.api_key_file)
+    api_key = read_api_key(options.api_key_file)
     # Before anything is loaded, which takes seconds.
     with _bind(options.host, options.port) as listener:
         if options.workers > 1:
@@ -217,7 +217,18 @@ def _check_certificate(options: ServerOptions) -> None:
         raise ServingError(f"{options.tls_cert}, {options.tls_key}: not a certificate and its key: {reason}") from error
 
 
-def _read_api_key(file: Path | None) -> str | None:
+def read_api_key(file: Path | None) -> str | None:
+    """Returns the key that requests must bring.
+
+    Args:
+        file: Has the key; None where the environment may have it.
+
+    Returns:
+        The key; None where there is none.
+
+    Raises:
+        ServingError: It cannot be read, or is empty.
+    """
     place = f"${API_KEY_VARIABLE}" if file is None else file
     try:
         found = os.environ.get(API_KEY_VARIABLE) if file is None else file.read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Final, NoReturn
 
 from serving.errors import ServingError
 from serving.options import ServerOptions
-from serving.server import API_KEY_VARIABLE
+from serving.server import API_KEY_VARIABLE, read_api_key
 
 PROGRAM: Final = "tensorflow_model_server"
 PUSHED_FOLDER: Final = Path("pushed") / "saved_model"
@@ -25,7 +25,8 @@ def serve_saved_model(out: Path, options: ServerOptions) -> NoReturn:
             for REST and no limits, and whatever else differs from the defaults is refused, rather than forgotten.
 
     Raises:
-        ServingError: There is no SavedModel, no TensorFlow Serving, or the options ask for what it cannot do.
+        ServingError: There is no SavedModel, no TensorFlow Serving, the options ask for what it cannot do, or the
+            key in the environment is empty.
     """
     pushed = out / PUSHED_FOLDER
     base = (pushed if pushed.is_dir() else out).resolve()
@@ -39,7 +40,7 @@ def serve_saved_model(out: Path, options: ServerOptions) -> NoReturn:
         f"--file_system_poll_wait_seconds={math.ceil(options.reload_s)}",
     ]
     if program is None:
-        image = f"docker run -p {options.host}:{options.port}:8501 -v {base}:/models/{options.name} "
+        image = f"docker run -p {options.address}:8501 -v {base}:/models/{options.name} "
         image += f"-e MODEL_NAME={options.name} tensorflow/serving {' '.join(times)}"
         raise ServingError(f"{PROGRAM} is not on the PATH: install TensorFlow Serving, or run its image: {image}")
     if options.host not in ("0.0.0.0", "::"):  # noqa: S104 - it is what the user has to ask for
@@ -64,7 +65,7 @@ def _refuse_what_it_cannot_do(options: ServerOptions) -> None:
         for name in ServerOptions.model_fields
         if name not in _PASSED_ON and getattr(options, name) != getattr(defaults, name)
     ]
-    if os.environ.get(API_KEY_VARIABLE):
+    if read_api_key(None) is not None:
         asked.append(f"${API_KEY_VARIABLE}")
     if asked:
         raise ServingError(

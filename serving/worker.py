@@ -197,8 +197,8 @@ def run_worker(
     if api_key is None and not ipaddress.ip_address(server.address).is_loopback:
         logger.warning("whoever reaches %s can ask for predictions: set serving.api_key_file", options.host)
     scheme = "https" if options.tls_cert else "http"
-    address = f"{scheme}://{options.host}:{options.port}/"
-    logger.info("serving %s version %s at %s, threads: %d", options.name, served, address, threads)
+    url = f"{scheme}://{options.address}/"
+    logger.info("serving %s version %s at %s, threads: %d", options.name, served, url, threads)
     server.run()
 
 

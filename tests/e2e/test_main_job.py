@@ -96,6 +96,7 @@ def test_what_is_printed_is_the_short_table_and_no_library_noise(digits):
     _, first, _, _ = digits
     assert "1797 read, 1797 used, 0 quarantined" in first.stdout
     assert "Test accuracy" in first.stdout
+    assert "of the weakest, " in first.stdout
     assert "Trainer: training, epoch" in first.stdout
     assert "Compression: making and measuring int8" in first.stdout
     assert "Compression: fine-tuning pruned" in first.stdout

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -25,18 +27,15 @@ def _trimline(*arguments: str | Path, path: Path | None = None) -> subprocess.Co
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
 
 
-@pytest.fixture(scope="module")
-def served(
-    uint8_bundle: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The address of `trimline serve OUT`, and its process."""
+@contextmanager
+def _serving(out: Path, log: Path, host: str, host_in_url: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Runs `trimline serve OUT`; yields its address as its log has it, and its process."""
     port = free_port()
-    log = tmp_path_factory.mktemp("served") / "log.txt"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [TRIMLINE, "serve", uint8_bundle.parents[2], "--port", str(port)], stdout=output, stderr=output
+            [TRIMLINE, "serve", out, "--host", host, "--port", str(port)], stdout=output, stderr=output
         )
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://{host_in_url}:{port}"
     deadline = time.monotonic() + 60
     while f"at {url}/" not in log.read_text():
         assert process.poll() is None, log.read_text()
@@ -46,6 +45,46 @@ def served(
     yield url, process
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 0
+
+
+@pytest.fixture(scope="module")
+def served(
+    uint8_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The address of `trimline serve OUT`, and its process."""
+    log = tmp_path_factory.mktemp("served") / "log.txt"
+    with _serving(uint8_bundle.parents[2], log, "127.0.0.1", "127.0.0.1") as running:
+        yield running
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="no IPv6 here")
+def test_the_address_of_a_server_on_ipv6_is_a_url(uint8_bundle: Path, tmp_path: Path) -> None:
+    with _serving(uint8_bundle.parents[2], tmp_path / "log.txt", "::1", "[::1]") as (url, _):
+        assert httpx.get(f"{url}/v2/health/ready", trust_env=False).status_code == 200
+
+
+def test_predict_names_files_whose_names_are_no_utf8(uint8_bundle: Path, tmp_path: Path, files: list[bytes]) -> None:
+    odd = tmp_path / os.fsdecode(b"latin-\xe9.jpg")
+    for path in (odd, tmp_path / "plain.jpg"):
+        path.write_bytes(files[0])
+    out = uint8_bundle.parents[2]
+    done = _trimline("predict", odd, tmp_path / "plain.jpg", "--output", out)
+    assert done.returncode == 0, done.stderr
+    names = [line.partition("\t")[0] for line in done.stdout.splitlines()]
+    assert names == [f"{tmp_path}/latin-\\xe9.jpg", f"{tmp_path}/plain.jpg"]
+    odd.write_bytes(b"no image")
+    refused = _trimline("predict", odd, "--output", out)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"{tmp_path}/latin-\\xe9.jpg: " in refused.stderr
 
 
 def test_predict_asks_a_server(
@@ -165,3 +204,14 @@ def test_tensorflow_serving_is_not_started_without_the_key_of_the_environment(
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "$TRIMLINE_API_KEY" in done.stderr
     assert "secret-of-the-test" not in done.stderr
+
+
+@pytest.mark.parametrize("key", ["", "\n"])
+@pytest.mark.parametrize("options", [(), ("--saved-model", "--host", "0.0.0.0")])  # noqa: S104
+def test_no_server_starts_with_an_empty_key(
+    saved_model: Path, program: Path, monkeypatch: pytest.MonkeyPatch, key: str, options: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("TRIMLINE_API_KEY", key)
+    done = _trimline("serve", saved_model, *options, path=program)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "trimline: $TRIMLINE_API_KEY: is empty: write the API key into it\n"

@@ -1,6 +1,9 @@
 """The command line's answers to mistakes, from the real command."""
 
+import errno
+import fcntl
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -145,6 +148,42 @@ def test_an_output_whose_files_would_not_be_found(tmp_path):
     assert f"{tmp_path}/out [2]/deeper: " in line
     assert "'['" in line
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_an_output_on_a_file_system_without_locks(tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    result = CliRunner().invoke(app, ["run", "--output", str(tmp_path)])
+    assert isinstance(result.exception, UserError)
+    assert str(result.exception) == (
+        f"{tmp_path}: this file system has no locks ({os.strerror(number)}); choose another --output"
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status", "--output=~/out"),
+        ("status", "-o~/out"),
+        ("verify", "~/out"),
+        ("predict", "~/out/photo.jpg", "--url=http://127.0.0.1:1"),
+        ("run", "--output=~/out", "--config=~/out/settings.yaml"),
+    ],
+    ids=" ".join,
+)
+def test_a_home_directory_behind_an_equals_sign_too(tmp_path, monkeypatch, words):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert f"{tmp_path}/out" in _refused(*words)
+    assert not (tmp_path / "~").exists()
+
+
+def test_names_that_begin_like_a_home_directory_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "trimline: ~draft.jpg: " in _refused("predict", "~draft.jpg", "--url=http://127.0.0.1:1")
 
 
 def test_predict_before_any_run(tmp_path):

@@ -150,6 +150,41 @@ def test_more_looks_than_memory_takes_at_once_are_all_compared() -> None:
     assert {leak.paths for leak in found.alike} == {(f"test/{n}", f"train/{n}") for n in range(len(looks))}
 
 
+def records_of(*looks: tuple[str, str]) -> list[Record]:
+    """Makes records, all of different content, from paths that begin with the split, and what they look like."""
+    return [
+        Record(path=path, class_name="a", split=path.partition("/")[0], sha256=f"{n:016x}" * 4, likeness=look)
+        for n, (path, look) in enumerate(looks)
+    ]
+
+
+def test_a_held_out_picture_that_is_like_many_is_told_once() -> None:
+    look = likeness.describe(photo(5).convert("L"))
+    # Of four hashes, of which any two are close.
+    close = [f"{likeness.perceptual_hash(look) ^ bit:016x}{look[16:]}" for bit in (0, 1, 2, 3)]
+    records = records_of(
+        *((f"train/{n}", each) for n, each in enumerate(close)),
+        ("test/0", look),
+        ("test/1", close[3]),
+        ("validation/0", close[1]),
+    )
+    expected = [Leak("near", (path, "train/0"), (path.partition("/")[0], "train")) for path in ("test/0", "test/1")]
+    expected.append(Leak("near", ("train/0", "validation/0"), ("train", "validation")))
+    for order in (records, records[::-1]):
+        signatures = Signatures()
+        signatures.add(order)
+        assert find_repetitions(signatures, lambda order=order: iter(order)).alike == expected
+
+
+def test_of_two_held_out_pictures_that_are_alike_both_count(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"train/a": 3, "train/b": 3, "test/b": 1, "validation/b": 1})
+    write(tmp_path / "test/a/photo.png", encoded(photo(1)))
+    write(tmp_path / "validation/a/photo.jpg", jpeg(photo(1), quality=70))
+    outcome = summarised(tmp_path)
+    assert outcome.leaks == [Leak("near", ("test/a/photo.png", "validation/a/photo.jpg"), ("test", "validation"))]
+    assert outcome.statistics.duplicates.near_in_several_splits == 2
+
+
 def test_many_pictures_of_one_look_are_compared_within_bounds() -> None:
     look = likeness.describe(photo(5).convert("L"))
     records = [

@@ -1,31 +1,19 @@
 """Finding images, classes and splits."""
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from components.image_example_gen.engine.listing import list_images
-from tests.image_files import jpeg, picture, write, write_tree
+from tests.image_files import jpeg, picture, without_privileges, write, write_tree
 from trainer_module.errors import UserError
-
-NOBODY = 65_534
-
-
-@contextmanager
-def without_privileges() -> Iterator[None]:
-    """Root may read everything, so tests of permissions step down for a moment."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
 
 
 def test_a_class_per_folder_tree_leaves_the_split_to_the_hash(tmp_path: Path) -> None:
@@ -135,21 +123,25 @@ def test_links_into_a_folder_that_may_not_be_entered_stop_nothing() -> None:
     }
 
 
-def test_a_file_that_may_not_be_read_is_quarantined_until_it_may() -> None:
+def test_files_that_may_not_be_read_have_their_place_and_change_the_fingerprint_when_they_may() -> None:
     # The folders that pytest hands out cannot be entered by another user.
     with TemporaryDirectory() as name:
-        root = write_tree(Path(name), {"a": 2, "b": 1})
+        root = write_tree(Path(name), {"train/a": 2, "train/b": 1, "test/a": 1, "test/b": 1})
         root.chmod(0o755)
-        (root / "a" / "000.jpg").chmod(0o000)
+        for path in root.glob("test/*/*"):
+            path.chmod(0o000)
         with without_privileges():
             closed = list_images(root)
-            assert [(item.path, item.reason) for item in closed.quarantined] == [
-                ("a/000.jpg", "cannot be read (Permission denied)")
-            ]
-        (root / "a" / "000.jpg").chmod(0o644)
+        for path in root.glob("test/*/*"):
+            path.chmod(0o644)
         with without_privileges():
             opened = list_images(root)
-    assert len(opened.files) == 3
+    assert [(file.path, file.split, file.readable) for file in closed.files if file.split == "test"] == [
+        ("test/a/000.jpg", "test", False),
+        ("test/b/000.jpg", "test", False),
+    ]
+    assert not closed.quarantined
+    assert [replace(file, readable=True) for file in closed.files] == list(opened.files)
     assert opened.fingerprint != closed.fingerprint
 
 
@@ -230,10 +222,15 @@ def test_folders_that_look_like_the_real_classes_are_named(tmp_path: Path) -> No
     ("folders", "suspect"),
     [
         (("training_set/training_set/cats", "test_set/test_set/cats"), ("test_set", "training_set")),
-        (("train/cat", "test/cat", "charts"), ("test", "train")),
+        (("train/cat", "test/dog", "charts"), ("test", "train")),
         (("seg_train", "seg_test", "seg_pred"), ("seg_test", "seg_train")),
+        (("train2017", "val2017", "test2017"), ("test2017", "train2017", "val2017")),
+        (("train1", "testdata", "other"), ("testdata", "train1")),
+        (("Train Data 2", "Hold-Out", "evaluation"), ("Hold-Out", "Train Data 2", "evaluation")),
         (("train", "bus"), ()),
         (("latest", "retrain"), ()),
+        (("steam train", "bullet train", "crash test"), ()),
+        (("trainer", "testament", "value", "deviled eggs"), ()),
     ],
 )
 def test_classes_that_look_like_splits_are_named(
@@ -241,6 +238,44 @@ def test_classes_that_look_like_splits_are_named(
 ) -> None:
     write_tree(tmp_path, dict.fromkeys(folders, 1))
     assert list_images(tmp_path).splits_as_classes == suspect
+
+
+@pytest.mark.parametrize("stray", ["samples/cat", "charts"])
+def test_a_folder_beside_what_look_like_splits_is_refused(tmp_path: Path, stray: str) -> None:
+    write_tree(tmp_path, {"Train/cat": 1, "Train/dog": 1, "val/dog": 1, stray: 1})
+    with pytest.raises(UserError) as caught:
+        list_images(tmp_path)
+    name = stray.partition("/")[0]
+    assert str(caught.value) == (
+        f"{tmp_path}: Train, val look like splits, since they hold folders of the same names (dog), but images lie in "
+        f"{name} too; move that out of the data folder, or, if Train, val are classes, rename them"
+    )
+    shutil.rmtree(tmp_path / name)
+    assert list_images(tmp_path).classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    "folders", [("train/front", "bus/front", "car/front"), ("train/2023", "test/2024", "bus/2023")]
+)
+def test_a_class_called_train_may_hold_folders(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    write_tree(tmp_path, dict.fromkeys(folders, 1))
+    assert set(list_images(tmp_path).classes) == {folder.partition("/")[0] for folder in folders}
+
+
+@pytest.mark.parametrize("above", ["", "train/"])
+def test_hidden_folders_that_may_be_classes_are_named(tmp_path: Path, above: str) -> None:
+    write_tree(tmp_path, {f"{above}9mm": 1, f"{above}.45acp": 1, f"{above}9mm/.more": 1, f"{above}.22lr": 2})
+    usual = [".git", ".cache", ".thumbnails", ".ipynb_checkpoints", ".Trash-1000", "@eaDir", "$RECYCLE.BIN"]
+    write_tree(tmp_path, dict.fromkeys((above + name for name in usual), 1))
+    write(tmp_path / above / ".notes" / "read.me", b"x")
+    with pytest.raises(
+        UserError, match=rf"only one class .*; hidden folders do not count: {above}\.22lr, {above}\.45acp"
+    ):
+        list_images(tmp_path)
+    write_tree(tmp_path, {f"{above}.308win": 1, f"{above}.223rem": 1, f"{above}7.62": 1})
+    assert list_images(tmp_path).hidden_classes == tuple(
+        f"{above}{name}" for name in (".223rem", ".22lr", ".308win", ".45acp")
+    )
 
 
 @pytest.mark.parametrize("name", ["a\nb", os.fsdecode(b"latin-\xe9"), " a", " "])

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import apache_beam as beam
 import numpy as np
@@ -12,13 +13,14 @@ import tensorflow as tf
 from apache_beam.testing.util import assert_that, equal_to
 
 from components.image_example_gen.engine import report, verdict
+from components.image_example_gen.engine.check import check
 from components.image_example_gen.engine.chunk_files import load_chunk, store_chunks
 from components.image_example_gen.engine.listing import list_images
 from components.image_example_gen.engine.quarantine import Quarantined
 from components.image_example_gen.engine.settings import IngestSettings
 from components.image_example_gen.engine.shards import plan_chunks, write_shard
 from components.image_example_gen.engine.statistics import IngestStatistics, Outcome, summarise
-from tests.image_files import encoded, jpeg, picture, write, write_tree
+from tests.image_files import encoded, jpeg, picture, without_privileges, write, write_tree
 from trainer_module import features
 from trainer_module.errors import UserError
 from trainer_module.features import SPLITS
@@ -35,6 +37,16 @@ def ingest_all(root: Path, out: Path, **settings: float) -> Outcome:
 def ingest(root: Path, out: Path, **settings: float) -> tuple[IngestStatistics, list[Quarantined]]:
     outcome = ingest_all(root, out, **settings)
     return outcome.statistics, outcome.quarantined
+
+
+def few(statistics: IngestStatistics) -> str:
+    """Returns the warning that most of these trees give rise to."""
+    classes = {name for counts in statistics.splits.values() for name in counts}
+    images = sum(statistics.splits["train"].values())
+    return (
+        f"only {images} training images for {len(classes)} classes: the network learns from nothing but them; some "
+        "hundred a class is where it begins to be useful"
+    )
 
 
 def examples(out: Path, split: str) -> list[dict[str, object]]:
@@ -178,6 +190,7 @@ def test_the_figures(tmp_path: Path) -> None:
     assert statistics.warnings == [
         "class folders without images, left out: d",
         "classes without a readable image, left out: c",
+        few(statistics),
     ]
 
 
@@ -194,6 +207,7 @@ def test_copies_are_counted_and_those_that_mislead_are_named(tmp_path: Path) -> 
         "near_in_several_splits": 0,
     }
     assert statistics.warnings == [
+        few(statistics),
         "1 images lie in more than one split folder, so figures on held-out images come out too good; "
         "first: test/a/leak.jpg, train/a/001.jpg",
         "1 images lie in more than one class folder; first: test/a/torn.jpg, test/b/000.jpg",
@@ -202,8 +216,25 @@ def test_copies_are_counted_and_those_that_mislead_are_named(tmp_path: Path) -> 
 
 def test_suspicious_layouts_are_pointed_out(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "data", {"seg_train/sea": 3, "seg_train/hill": 3, "seg_test/sea": 3})
-    (warning,) = ingest(root, tmp_path / "out")[0].warnings
+    statistics, _ = ingest(root, tmp_path / "out")
+    warning, another = statistics.warnings
     assert "folders of the same names (sea)" in warning
+    assert another == few(statistics)
+
+
+def test_hidden_folders_that_may_be_classes_are_pointed_out(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "data", {"9mm": 3, "7.62": 3, ".22lr": 3})
+    warnings = ingest(root, tmp_path / "out")[0].warnings
+    assert warnings[0] == "hidden folders with images, left out: .22lr; rename those that are classes"
+
+
+def test_few_images_to_train_on_are_pointed_out(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "data", {"train/a": 80, "train/b": 19, "test/a": 1, "test/b": 1}, 8, 8)
+    write_tree(root, {"validation/a": 1, "validation/b": 1}, 8, 8, first=200)
+    (warning,) = ingest(root, tmp_path / "out")[0].warnings
+    assert warning.startswith("only 99 training images for 2 classes: the network learns from nothing but them")
+    write(root / "train" / "b" / "more.jpg", jpeg(picture(8, 8, seed=300)))
+    assert ingest(root, tmp_path / "out")[0].warnings == []
 
 
 def test_the_report_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -245,6 +276,35 @@ def test_fewer_than_two_surviving_classes_stop_the_run(tmp_path: Path) -> None:
         judge(root, tmp_path / "out")
 
 
+def test_images_without_permission_leave_the_splits_as_they_are() -> None:
+    # The folders that pytest hands out cannot be entered by another user.
+    with TemporaryDirectory() as name:
+        root = write_tree(Path(name), {"train/a": 20, "train/b": 20, "test/a": 1, "test/b": 1})
+        root.chmod(0o755)
+        for path in root.glob("test/*/*"):
+            path.chmod(0o000)
+        with without_privileges():
+            refusal = check(root, IngestSettings(), lambda *_: None).refusal
+    assert refusal is not None
+    assert "no image is left for the test split" in refusal
+    assert "; 2 images cannot be used, first: test/a/000.jpg: cannot be read (Permission denied); test/b" in refusal
+
+
+def test_a_class_without_permission_is_named_with_the_reason() -> None:
+    with TemporaryDirectory() as name:
+        root = write_tree(Path(name), {"cat": 5, "dog": 2, "owl": 5})
+        root.chmod(0o755)
+        for path in root.glob("dog/*"):
+            path.chmod(0o000)
+        with without_privileges():
+            outcome = check(root, IngestSettings(), lambda *_: None).outcome
+    assert "classes without a readable image, left out: dog" in outcome.statistics.warnings
+    assert [(item.path, item.reason) for item in outcome.quarantined] == [
+        ("dog/000.jpg", "cannot be read (Permission denied)"),
+        ("dog/001.jpg", "cannot be read (Permission denied)"),
+    ]
+
+
 def test_a_class_without_images_to_train_on_stops_the_run(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "data", {"train/a": 9, "train/b": 9, "test/a": 1, "test/c": 1})
     with pytest.raises(UserError, match="the class 'c' has no usable image in the train folder"):
@@ -261,10 +321,12 @@ def test_too_few_images_for_three_splits_stop_the_run(tmp_path: Path) -> None:
 
 def test_a_class_that_is_not_measured_everywhere_is_a_warning(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "data", {"a": 5, "b": 2, "c": 1})
-    assert ingest(root, tmp_path / "out")[0].warnings == [
+    statistics, _ = ingest(root, tmp_path / "out")
+    assert statistics.warnings == [
         "classes without an image in the validation split, not measured there: b, c",
         "classes without an image in the test split, so that the gates will refuse every release: c; add images of "
         "these classes, or remove them",
+        few(statistics),
     ]
     judge(root, tmp_path / "out")
 

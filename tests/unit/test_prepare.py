@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -83,6 +84,19 @@ def test_an_output_in_the_data_folder_is_refused(tmp_path, output):
     require_apart(photos, tmp_path)
     require_apart(photos, photos / ".out")
     require_apart(None, tmp_path / output)
+
+
+def test_a_data_folder_in_the_home_of_nobody_is_refused(tmp_path):
+    photos = Path("~nobody-of-that-name/photos")
+    with pytest.raises(UserError, match="~nobody-of-that-name/photos: there is no user of that name"):
+        require_apart(photos, tmp_path)
+    with pytest.raises(UserError, match="~nobody-of-that-name/photos: there is no user of that name"):
+        resolve(load_settings(None, (f"data.path={photos}",)), Workspace(tmp_path))
+
+
+def test_a_destination_in_the_home_of_nobody_is_refused():
+    with pytest.raises(UserError, match="~nobody-of-that-name/models: there is no user of that name"):
+        require_destinations(load_settings(None, ("push.tflite_dir=~nobody-of-that-name/models",)).push)
 
 
 def test_links_that_go_round_in_circles_are_refused_by_who_opens_them(tmp_path):

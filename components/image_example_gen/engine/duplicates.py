@@ -27,6 +27,8 @@ _LOOKS_AT_ONCE = 20_000
 
 # Goes through all records when it is called, so that memory need not hold them.
 Records = Callable[[], Iterator[Record]]
+# Path and split.
+_Place = tuple[str, str]
 
 
 # Not one of Pydantic's models, as there may be as many as there are images.
@@ -51,8 +53,8 @@ class Repetitions:
 
     Attributes:
         copies: groups of files of the same content, ordered by their first paths.
-        alike: held-out images, each with one of other content in another split that looks the same, likewise; of many
-            that look the same only some. None where there are too many images, or too many that look the same.
+        alike: held-out images, each once with one of other content in another split that looks the same, likewise; of
+            many that look the same only some. None where there are too many images, or too many that look the same.
     """
 
     copies: list[list[Record]]
@@ -62,7 +64,15 @@ class Repetitions:
     def leaks(self) -> list[Leak]:
         """What lies in several splits."""
         straddling = [group for group in self.copies if len({record.split for record in group}) > 1]
-        return [_leak("exact", group) for group in straddling] + (self.alike or [])
+        return [_leak("exact", map(_place, group)) for group in straddling] + (self.alike or [])
+
+    @functools.cached_property
+    def held_out_alike(self) -> int | None:
+        """Number of the held-out images in `alike`: of two that are both held out, both; None where that is None."""
+        if self.alike is None:
+            return None
+        places = {place for leak in self.alike for place in zip(leak.paths, leak.splits, strict=True)}
+        return sum(split != TRAIN_SPLIT for _, split in places)
 
 
 class Signatures:
@@ -130,13 +140,16 @@ def _copies(repeated: set[int], records: Records) -> list[list[Record]]:
 
 
 def _alike(close: np.ndarray, records: Records) -> list[Leak]:
-    found: set[Leak] = set()
+    # An image may look like many others, and is to be counted once.
+    twins: dict[_Place, _Place] = {}
     for start in range(0, len(close), _LOOKS_AT_ONCE):
         some = close[start : start + _LOOKS_AT_ONCE].tolist()
         looks = _of_looks({look for pair in some for look in pair}, records)
         for look, other_look in some:
-            found.update(_near_leaks([*looks[look].values(), *looks[other_look].values()]))
-    return sorted(found, key=lambda leak: leak.paths)
+            for held_out, twin in _near([*looks[look].values(), *looks[other_look].values()]):
+                twins[held_out] = min(twin, twins.get(held_out, twin), key=_precedence)
+    leaks = {_leak("near", sorted(pair)) for pair in twins.items()}
+    return sorted(leaks, key=lambda leak: leak.paths)
 
 
 def _of_looks(wanted: set[int], records: Records) -> dict[int, dict[str, list[Record]]]:
@@ -151,14 +164,13 @@ def _of_looks(wanted: set[int], records: Records) -> dict[int, dict[str, list[Re
     return looks
 
 
-def _near_leaks(groups: Iterable[list[Record]]) -> Iterator[Leak]:
+def _near(groups: Iterable[list[Record]]) -> Iterator[tuple[_Place, _Place]]:
     """Returns each held-out image with one of another split, where there is one that looks the same."""
     both = {record.path: record for group in groups for record in group}
-    # Of several that are alike, one to train on is the one that matters.
-    records = sorted(both.values(), key=lambda record: (record.split != TRAIN_SPLIT, record.path))
+    records = sorted(both.values(), key=lambda record: _precedence(_place(record)))
     for held_out in records:
         if held_out.split != TRAIN_SPLIT and (twin := _twin(held_out, records)):
-            yield _leak("near", sorted((held_out, twin), key=_path))
+            yield _place(held_out), _place(twin)
 
 
 def _twin(image: Record, others: Iterable[Record]) -> Record | None:
@@ -184,6 +196,16 @@ def _path(record: Record) -> str:
     return record.path
 
 
-def _leak(kind: Literal["exact", "near"], records: Iterable[Record]) -> Leak:
-    group = tuple(records)
-    return Leak(kind=kind, paths=tuple(r.path for r in group), splits=tuple(r.split for r in group))
+def _place(record: Record) -> _Place:
+    return record.path, record.split
+
+
+def _precedence(place: _Place) -> tuple[bool, str]:
+    """Orders several that are alike: one to train on is the one that matters."""
+    path, split = place
+    return split != TRAIN_SPLIT, path
+
+
+def _leak(kind: Literal["exact", "near"], places: Iterable[_Place]) -> Leak:
+    paths, splits = zip(*places, strict=True)
+    return Leak(kind=kind, paths=paths, splits=splits)

@@ -8,12 +8,12 @@ from pydantic import BaseModel
 
 from components.image_example_gen.engine.duplicates import Leak, Repetitions, Signatures, find_repetitions
 from components.image_example_gen.engine.listing import Overview
-from components.image_example_gen.engine.quarantine import Quarantined, printable
+from components.image_example_gen.engine.quarantine import Quarantined, enumerated, printable
 from components.image_example_gen.engine.shard_summary import Record, ShardSummary
-from trainer_module.features import SPLITS, TEST_SPLIT, VALIDATION_SPLIT
+from trainer_module.features import SPLITS, TEST_SPLIT, TRAIN_SPLIT, VALIDATION_SPLIT
 
-# Warnings name this many classes or files; the report's other files have them all.
-_NAMED = 5
+# Networks here begin with random weights, and know nothing but what so many photos of a class show.
+_FEW_PER_CLASS = 50
 
 
 class ImageCounts(BaseModel):
@@ -130,7 +130,7 @@ def summarise(overview: Overview, summaries: Callable[[], Iterator[ShardSummary]
             copies=sum(len(group) - 1 for group in repetitions.copies),
             in_several_splits=sum(leak.kind == "exact" for leak in repetitions.leaks),
             in_several_classes=len(conflicting),
-            near_in_several_splits=None if repetitions.alike is None else len(repetitions.alike),
+            near_in_several_splits=repetitions.held_out_alike,
         ),
         warnings=[*_class_warnings(overview, splits), *_repetition_warnings(repetitions, conflicting)],
     )
@@ -176,31 +176,42 @@ def _class_warnings(overview: Overview, splits: dict[str, dict[str, int]]) -> li
     warnings = []
     if overview.shared_folders:
         warnings.append(
-            f"every class folder holds folders of the same names ({_names(overview.shared_folders)}); if those are the "
-            "classes, name the folders above them train, validation and test"
+            f"every class folder holds folders of the same names ({enumerated(overview.shared_folders)}); if those are "
+            "the classes, name the folders above them train, validation and test"
         )
     elif overview.splits_as_classes:
         warnings.append(
-            f"{_names(overview.splits_as_classes)} are taken for classes; if splits are meant, name their folders "
+            f"{enumerated(overview.splits_as_classes)} are taken for classes; if splits are meant, name their folders "
             "train, validation and test, and leave no other folder with images beside them"
         )
     if overview.empty_classes:
-        warnings.append(f"class folders without images, left out: {_names(overview.empty_classes)}")
+        warnings.append(f"class folders without images, left out: {enumerated(overview.empty_classes)}")
+    if overview.hidden_classes:
+        warnings.append(
+            f"hidden folders with images, left out: {enumerated(overview.hidden_classes)}; rename those that are "
+            "classes"
+        )
     if lost:
-        warnings.append(f"classes without a readable image, left out: {_names(lost)}")
+        warnings.append(f"classes without a readable image, left out: {enumerated(lost)}")
     if twins := _twins(surviving):
-        warnings.append(f"classes whose names differ in nothing but upper and lower case: {_names(twins)}")
+        warnings.append(f"classes whose names differ in nothing but upper and lower case: {enumerated(twins)}")
     return [*warnings, *_split_warnings(surviving, splits)]
 
 
 def _split_warnings(surviving: Set[str], splits: dict[str, dict[str, int]]) -> list[str]:
     warnings = []
     if missing := sorted(surviving - splits[VALIDATION_SPLIT].keys()):
-        warnings.append(f"classes without an image in the validation split, not measured there: {_names(missing)}")
+        warnings.append(f"classes without an image in the validation split, not measured there: {enumerated(missing)}")
     if missing := sorted(surviving - splits[TEST_SPLIT].keys()):
         warnings.append(
             "classes without an image in the test split, so that the gates will refuse every release: "
-            f"{_names(missing)}; add images of these classes, or remove them"
+            f"{enumerated(missing)}; add images of these classes, or remove them"
+        )
+    trained = sum(splits[TRAIN_SPLIT].values())
+    if trained < _FEW_PER_CLASS * len(surviving):
+        warnings.append(
+            f"only {trained} training images for {len(surviving)} classes: the network learns from nothing but them; "
+            "some hundred a class is where it begins to be useful"
         )
     return warnings
 
@@ -217,7 +228,7 @@ def _repetition_warnings(repetitions: Repetitions, conflicting: Sequence[Sequenc
     if exact:
         warnings.append(
             f"{len(exact)} images lie in more than one split folder, so figures on held-out images come out too "
-            f"good; first: {_names(exact[0].paths)}"
+            f"good; first: {enumerated(exact[0].paths)}"
         )
     if repetitions.alike is None:
         warnings.append(
@@ -225,17 +236,12 @@ def _repetition_warnings(repetitions: Repetitions, conflicting: Sequence[Sequenc
             "for"
         )
     elif repetitions.alike:
-        first = _names(repetitions.alike[0].paths)
+        first = enumerated(repetitions.alike[0].paths)
         warnings.append(
-            f"{len(repetitions.alike)} held-out images look like one in another split (re-encoded, scaled or slightly "
-            f"changed), so figures on held-out images may come out too good; first: {first}"
+            f"{repetitions.held_out_alike} held-out images look like one in another split (re-encoded, scaled or "
+            f"slightly changed), so figures on held-out images may come out too good; first: {first}"
         )
     if conflicting:
-        first = _names([record.path for record in conflicting[0]])
+        first = enumerated([record.path for record in conflicting[0]])
         warnings.append(f"{len(conflicting)} images lie in more than one class folder; first: {first}")
     return warnings
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

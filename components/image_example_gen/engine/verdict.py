@@ -24,40 +24,48 @@ def check(statistics: IngestStatistics, quarantined: Sequence[Quarantined], max_
             or a split has none at all.
     """
     _check_share(statistics, quarantined, max_quarantined)
-    _check_classes(statistics)
-    _check_splits(statistics)
+    _check_classes(statistics, quarantined)
+    _check_splits(statistics, quarantined)
 
 
 def _check_share(statistics: IngestStatistics, quarantined: Sequence[Quarantined], limit: float) -> None:
     counts = statistics.images
     if counts.quarantined > limit * counts.read:
-        first = "; ".join(f"{item.path}: {item.reason}" for item in quarantined[:_NAMED])
         raise UserError(
             f"{statistics.data}: {counts.quarantined} of {counts.read} images cannot be used "
-            f"({counts.quarantined / counts.read:.1%}, the limit is {limit:.1%}); first: {first}; "
+            f"({counts.quarantined / counts.read:.1%}, the limit is {limit:.1%}); first: {_first(quarantined)}; "
             "mend or remove them, or raise data.max_quarantined"
         )
 
 
-def _check_classes(statistics: IngestStatistics) -> None:
+def _check_classes(statistics: IngestStatistics, quarantined: Sequence[Quarantined]) -> None:
     classes = {name for counts in statistics.splits.values() for name in counts}
     if len(classes) < 2:
         raise UserError(
             f"{statistics.data}: usable images of {len(classes)} class(es) are left, but a classifier needs two or "
-            "more; mend the images that cannot be read or add others"
+            f"more; mend the images that cannot be read or add others{_unused(quarantined)}"
         )
     untrained = sorted(classes - statistics.splits[TRAIN_SPLIT].keys())
     if untrained:
         raise UserError(
             f"{statistics.data}: the class '{untrained[0]}' has no usable image in the train folder; add some there, "
-            "or remove the class from the other folders"
+            f"or remove the class from the other folders{_unused(quarantined)}"
         )
 
 
-def _check_splits(statistics: IngestStatistics) -> None:
+def _check_splits(statistics: IngestStatistics, quarantined: Sequence[Quarantined]) -> None:
     for split in SPLITS:
         if not statistics.splits[split]:
             raise UserError(
                 f"{statistics.data}: no image is left for the {split} split; at least one class needs three or more "
-                f"distinct images, or the {split} folder needs images"
+                f"distinct images, or the {split} folder needs images{_unused(quarantined)}"
             )
+
+
+def _unused(quarantined: Sequence[Quarantined]) -> str:
+    """Says of the files that may be what is missing why they are not used."""
+    return f"; {len(quarantined)} images cannot be used, first: {_first(quarantined)}" if quarantined else ""
+
+
+def _first(quarantined: Sequence[Quarantined]) -> str:
+    return "; ".join(f"{item.path}: {item.reason}" for item in quarantined[:_NAMED])
