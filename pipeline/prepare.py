@@ -45,10 +45,11 @@ def resolve(settings: PipelineSettings, workspace: Workspace) -> PipelineSetting
     if str(path) != str(path).encode(errors="replace").decode():
         raise UserError(f"{printable(str(path))}: the path of the data folder is no UTF-8; rename what is not")
     listing = list_images(path)
+    max_side = settings.data.max_side
     size = settings.data.image_size
     if size == "auto":
-        size = auto_image_size(_typical_side(listing, settings.data.max_side))
-    require_consistent(settings.model, settings.trainer, size)
+        size = _image_size_for(listing, max_side)
+    require_consistent(settings.model, settings.trainer, size, max_side)
     data = settings.data.model_copy(update={"path": path, "image_size": size})
     push = settings.push.model_copy(update=_given_directories(settings.push))
     return settings.model_copy(update={"data": data, "push": push})
@@ -117,6 +118,11 @@ def _with_digits(settings: PipelineSettings, workspace: Workspace) -> PipelineSe
         augmentation = trainer.augmentation.model_copy(update={"flip": False})
         trainer = trainer.model_copy(update={"augmentation": augmentation})
     return settings.model_copy(update={"data": data, "trainer": trainer})
+
+
+def _image_size_for(listing: Listing, max_side: int) -> int:
+    """Returns the input size that suits the photos, and at most half of what ingest scales them down to."""
+    return min(auto_image_size(_typical_side(listing, max_side)), max_side // 2)
 
 
 def _typical_side(listing: Listing, max_side: int) -> int:

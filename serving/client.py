@@ -1,6 +1,7 @@
 """A client of the server here; `predict_files` speaks V1, and so works with TensorFlow Serving and KServe too."""
 
 import base64
+import io
 import ssl
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,11 @@ from pydantic import BaseModel, ConfigDict
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from serving.errors import ServingError
+from serving.preprocessing import decode_image
 
+# How files begin that TensorFlow decodes as Pillow does, whatever is in them: JPEG and PNG.
+_DECODED_EVERYWHERE = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+_REFUSED = 400
 _RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 _BACKOFF = wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.1)
 # A server that asks for a longer wait than this is not waited for so long.
@@ -106,6 +111,8 @@ class PredictClient:
     def predict_files(self, paths: Iterable[Path]) -> list[Prediction]:
         """Classifies image files, one request for each.
 
+        TensorFlow Serving refuses formats that it cannot decode. Files of those are sent again, as PNG.
+
         Args:
             paths: The files.
 
@@ -134,7 +141,17 @@ class PredictClient:
         return self._ask(path, address, _PlainAnswer, content=_read(path)).classes
 
     def _predict_file(self, path: Path) -> Prediction:
-        body = {"instances": [{"b64": base64.b64encode(_read(path)).decode()}]}
+        content = _read(path)
+        try:
+            return self._predict(path, content)
+        except ServingError as error:
+            png = _to_png(content) if _is_refusal(error) else None
+            if png is None:
+                raise
+        return self._predict(path, png)
+
+    def _predict(self, path: Path, content: bytes) -> Prediction:
+        body = {"instances": [{"b64": base64.b64encode(content).decode()}]}
         answer = self._ask(path, self._address, _Answer, json=body)
         if len(answer.predictions) != 1:
             raise _not_a_classifier(self._address)
@@ -160,6 +177,24 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ServingError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _is_refusal(error: ServingError) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code == _REFUSED
+
+
+def _to_png(content: bytes) -> bytes | None:
+    """Returns the picture of a file as a PNG; None where that would change nothing, or the file is no picture."""
+    if content.startswith(_DECODED_EVERYWHERE):
+        return None
+    try:
+        image = decode_image(content)
+    except ServingError:
+        return None
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _not_a_classifier(address: str) -> ServingError:

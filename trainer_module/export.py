@@ -14,7 +14,7 @@ import tf_keras as keras
 from trainer_module import features, view_averaging  # noqa: F401
 from trainer_module.errors import UserError
 from trainer_module.folding import fold_batch_norm
-from trainer_module.preprocessing import decode_images
+from trainer_module.photo_files import decode_photos
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ class ServingModel(tf.Module):
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
         def from_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-            return self._predict(decode_images(image_bytes, self.image_size))
+            return self._predict(decode_photos(image_bytes, self.image_size))
 
         shape = [None, self.image_size, self.image_size, 3]
 
@@ -79,7 +79,7 @@ class ServingModel(tf.Module):
         def from_examples(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
             feature_spec = {features.IMAGE_ENCODED: tf.io.FixedLenFeature([], tf.string)}
             encoded = tf.io.parse_example(inputs, feature_spec)[features.IMAGE_ENCODED]
-            scores = self._probabilities(decode_images(encoded, self.image_size))
+            scores = self._probabilities(decode_photos(encoded, self.image_size))
             classes = tf.broadcast_to(self.class_names[tf.newaxis], tf.shape(scores))
             return {"classes": classes, "scores": scores}
 

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
 
 from trainer_module import features
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _CHANNELS = 3
 
 
 def decode_image(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Decodes one image and resizes it.
-
-    The aspect ratio is not kept; the filter is the antialiased triangle ("bilinear"), which Pillow's BILINEAR also is.
+    """Decodes one image that ingest has stored, and resizes it.
 
     Args:
-        encoded: Scalar string, a JPEG, PNG, BMP or non-animated GIF file.
+        encoded: Scalar string, a JPEG or an RGB PNG.
         image_size: Side of the result, in pixels.
 
     Returns:
         uint8 RGB pixels of shape [image_size, image_size, 3].
     """
-    # INTEGER_ACCURATE is what Pillow and browsers use; TensorFlow's default is a faster, coarser transform.
-    # Despite its name the kernel detects PNG, BMP and GIF too, and unlike decode_image it lets the DCT be chosen.
-    pixels = tf.io.decode_jpeg(encoded, channels=_CHANNELS, dct_method="INTEGER_ACCURATE")
-    resized = tf.image.resize(pixels, [image_size, image_size], method="bilinear", antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
+    return resize(decode_stored(encoded), image_size)
 
 
 def decode_images(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Decodes and resizes a batch of images.
+    """Decodes and resizes a batch of images that ingest has stored.
 
     Args:
         encoded: Strings of shape [N], each an encoded image.
@@ -41,12 +38,53 @@ def decode_images(encoded: tf.Tensor, image_size: int) -> tf.Tensor:
     Returns:
         uint8 RGB pixels of shape [N, image_size, image_size, 3].
     """
-    pixels = tf.map_fn(
-        lambda one: decode_image(one, image_size),
-        encoded,
-        fn_output_signature=tf.TensorSpec([image_size, image_size, _CHANNELS], tf.uint8),
-    )
-    return tf.ensure_shape(pixels, [None, image_size, image_size, _CHANNELS])
+    return map_images(lambda one: decode_image(one, image_size), encoded, image_size)
+
+
+def decode_stored(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes an image as it lies in its file, without regard to transparency.
+
+    Args:
+        encoded: Scalar string, a JPEG or PNG.
+
+    Returns:
+        uint8 RGB pixels of shape [H, W, 3].
+    """
+    # INTEGER_ACCURATE is what Pillow and browsers use; TensorFlow's default is a faster, coarser transform.
+    # Despite its name the kernel detects PNG too, and unlike decode_image it lets the DCT be chosen.
+    return tf.io.decode_jpeg(encoded, channels=_CHANNELS, dct_method="INTEGER_ACCURATE")
+
+
+def resize(pixels: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Resizes an image to the model's input.
+
+    The aspect ratio is not kept; the filter is the antialiased triangle ("bilinear"), which Pillow's BILINEAR also is.
+
+    Args:
+        pixels: uint8 of shape [H, W, 3].
+        image_size: Side of the result, in pixels.
+
+    Returns:
+        uint8 of shape [image_size, image_size, 3].
+    """
+    resized = tf.image.resize(pixels, [image_size, image_size], method="bilinear", antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
+
+
+def map_images(decode: Callable[[tf.Tensor], tf.Tensor], encoded: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Calls a function for each image of a batch.
+
+    Args:
+        decode: From a scalar string to uint8 RGB pixels of shape [image_size, image_size, 3].
+        encoded: Strings of shape [N].
+        image_size: Side of the results, in pixels.
+
+    Returns:
+        uint8 RGB pixels of shape [N, image_size, image_size, 3].
+    """
+    shape = [image_size, image_size, _CHANNELS]
+    pixels = tf.map_fn(decode, encoded, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
+    return tf.ensure_shape(pixels, [None, *shape])
 
 
 def pixels_to_bytes(pixels: tf.Tensor, image_size: int) -> tf.Tensor:

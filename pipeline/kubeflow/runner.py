@@ -40,7 +40,7 @@ def compile_settings(settings: PipelineSettings) -> CompiledPipeline:
         raise UserError(
             "data.image_size is auto, but the photos are not here to be looked at; set it, for example to 96"
         )
-    require_consistent(settings.model, settings.trainer, settings.data.image_size)
+    require_consistent(settings.model, settings.trainer, settings.data.image_size, settings.data.max_side)
     places = {
         "data": _on_volume("data.path", str(settings.data.path or ""), settings),
         "saved_model": _shared("push.saved_model_dir", settings.push.saved_model_dir, settings),

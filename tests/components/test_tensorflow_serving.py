@@ -23,6 +23,7 @@ from tensorflow_serving.apis import (
 )
 
 from benchmarks.gate_bench import CLASS_NAMES, SIZE, build_network, encode, tinted_digits
+from tests.image_files import encoded, with_orientation
 from trainer_module import features
 from trainer_module.export import save_serving_model
 
@@ -161,6 +162,37 @@ def test_predict_answers_pixels_as_it_answers_their_files(service, photos):
     files = _outputs(service.Predict(_predict_request(image_bytes=[encode(photo) for photo in photos])))
     pixels = _outputs(service.Predict(_predict_request("serving_images", images=photos)))
     np.testing.assert_allclose(pixels["probabilities"], files["probabilities"], atol=1e-6)
+
+
+# How a photo is stored that EXIF 2.32, tag Orientation, says to turn for viewing.
+STORED = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.transpose(1, 0, 2),
+    6: np.rot90,
+    7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_photos_are_turned_upright(service, photos, orientation):
+    stored = [np.ascontiguousarray(STORED[orientation](photo)) for photo in photos]
+    files = [encoded(pixels, exif=with_orientation(orientation)) for pixels in stored]
+    answers = _outputs(service.Predict(_predict_request(image_bytes=files)))
+    upright = _outputs(service.Predict(_predict_request("serving_images", images=photos)))
+    np.testing.assert_allclose(answers["probabilities"], upright["probabilities"], atol=1e-6)
+
+
+def test_transparency_is_laid_over_white(service, photos):
+    alpha = np.where(np.arange(SIZE) < SIZE // 2, 0, 255)[np.newaxis, :, np.newaxis]
+    transparent = [np.dstack([photo, np.broadcast_to(alpha, (SIZE, SIZE, 1))]).astype(np.uint8) for photo in photos]
+    answers = _outputs(service.Predict(_predict_request(image_bytes=[encoded(pixels) for pixels in transparent])))
+    on_white = np.where(alpha == 0, 255, photos).astype(np.uint8)
+    expected = _outputs(service.Predict(_predict_request("serving_images", images=on_white)))
+    np.testing.assert_allclose(answers["probabilities"], expected["probabilities"], atol=1e-6)
 
 
 def test_classify_names_every_class_with_its_score(service, photos):

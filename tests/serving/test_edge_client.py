@@ -1,5 +1,7 @@
 """The client, against the real server and against servers that misbehave."""
 
+import base64
+import io
 import json
 import threading
 import time
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from edge_images import encode, photo
 from edge_servers import MODEL_NAME, RunningServer
+from PIL import Image
 
 from serving.bundle import load_bundle
 from serving.client import PredictClient
@@ -35,16 +38,20 @@ def image_file(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def _answering(reply: Callable[[int], tuple[Any, ...]]) -> Iterator[tuple[str, list[int]]]:
+def _answering(
+    reply: Callable[[int], tuple[Any, ...]], asked: list[bytes] | None = None
+) -> Iterator[tuple[str, list[int]]]:
     """Runs an HTTP server whose n-th answer is reply(n), a status, a body and perhaps headers.
 
-    Yields its address and the list of answers given.
+    Yields its address and the list of answers given; the bodies of the requests are added to `asked`.
     """
     given: list[int] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
+            question = self.rfile.read(int(self.headers["content-length"]))
+            if asked is not None:
+                asked.append(question)
             status, body, *headers = reply(len(given))
             given.append(status)
             self.send_response(status)
@@ -144,6 +151,35 @@ def test_a_refusal_is_not_repeated(image_file: Path) -> None:
     with _answering(lambda _: (400, b'{"error": "two\\nlines"}')) as (url, given), PredictClient(url) as client:
         _assert_refused(client, image_file, "answered 400: two lines")
     assert given == [400]
+
+
+@pytest.mark.parametrize("image_format", ["TIFF", "AVIF", "JPEG2000", "PPM", "WEBP", "BMP", "GIF"])
+def test_a_format_that_the_server_does_not_know_is_sent_as_png(tmp_path: Path, image_format: str) -> None:
+    path = tmp_path / "photo"
+    path.write_bytes(encode(photo(np.random.default_rng(1), 40, 60), image_format))
+    asked: list[bytes] = []
+    with (
+        _answering(lambda turn: (200, ANSWER) if turn else (400, b'{"error": "unknown format"}'), asked) as (
+            url,
+            given,
+        ),
+        PredictClient(url) as client,
+    ):
+        (answer,) = client.predict_files([path])
+    assert given == [400, 200]
+    assert answer.label == "cat"
+    first, second = (base64.b64decode(json.loads(body)["instances"][0]["b64"]) for body in asked)
+    assert first == path.read_bytes()
+    with Image.open(io.BytesIO(second), formats=["PNG"]) as sent, Image.open(path) as original:
+        np.testing.assert_array_equal(np.asarray(sent), np.asarray(original.convert("RGB")))
+
+
+def test_a_format_that_is_refused_as_png_too_is_not_sent_a_third_time(tmp_path: Path) -> None:
+    path = tmp_path / "photo.tif"
+    path.write_bytes(encode(Image.new("RGB", (8, 8)), "TIFF"))
+    with _answering(lambda turn: (400, b'{"error": "no %d"}' % turn)) as (url, given), PredictClient(url) as client:
+        _assert_refused(client, path, "answered 400: no 1")
+    assert given == [400, 400]
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"predictions": []}', b'{"predictions": [[1, 2]]}'])

@@ -58,6 +58,16 @@ def test_the_input_size_follows_what_ingest_leaves_of_the_photos(tmp_path, recwa
     assert not recwarn.list
 
 
+def test_the_input_size_leaves_ingest_twice_as_many_pixels(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (200, 200)).save(tmp_path / "photos" / name / "square.png")
+    options = (f"data.path={tmp_path}/photos", "data.max_side=70")
+    assert resolve(load_settings(None, options), Workspace(tmp_path)).data.image_size == 35
+    with pytest.raises(UserError, match=r"data\.max_side=70 is less than twice data\.image_size=36"):
+        resolve(load_settings(None, (*options, "data.image_size=36")), Workspace(tmp_path))
+
+
 def test_a_very_large_photo_is_not_warned_of(tmp_path, recwarn):
     photos = _photos(tmp_path / "photos", [20])
     Image.new("1", (10_000, 9_500)).save(photos / "cat" / "large.png")
