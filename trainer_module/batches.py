@@ -27,10 +27,9 @@ def batch_size(settings: TrainerSettings, images: int) -> int:
         settings: Of the training.
         images: Training images, at least 1.
     """
-    wanted = settings.batch_size
-    if not isinstance(wanted, int):
-        wanted = min(_AUTO_SIZE, max(_LEAST_AUTO_SIZE, images // _AUTO_STEPS))
-    return min(wanted, images)
+    if isinstance(settings.batch_size, int):
+        return min(settings.batch_size, images)
+    return min(_AUTO_SIZE, max(_LEAST_AUTO_SIZE, images // _AUTO_STEPS), images)
 
 
 class Batches:

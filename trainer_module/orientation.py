@@ -50,8 +50,8 @@ def _orientation_of(exif: tf.Tensor) -> tf.Tensor:
     byte_order, length = read_bytes(tiff, 0, 4), tf.strings.length(tiff)
 
     def numbers(at: tf.Tensor | int, count: tf.Tensor | int, dtype: tf.DType) -> tf.Tensor:
-        little, big = (read_numbers(tiff, at, count, dtype, big_endian) for big_endian in (False, True))
-        return tf.where(byte_order == _BIG_ENDIAN, big, little)
+        little = read_numbers(tiff, at, count, dtype)
+        return tf.where(byte_order == _BIG_ENDIAN, read_numbers(tiff, at, count, dtype, big_endian=True), little)
 
     directory = numbers(4, 1, tf.int32)[0]
     directory = tf.where((directory >= 0) & (directory < length), directory, length)
