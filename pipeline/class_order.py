@@ -7,8 +7,11 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import binom
 
 from components.compression.engine import float_answers
+from pipeline.answers import require_probabilities
 from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,8 +22,11 @@ if TYPE_CHECKING:
 
     from components.compression.data import LabelledImages
 
-# Of models that are often wrong, some classes' most frequent answer is a wrong one.
-_LEAST_OF_BEST = 0.8
+# Standard deviations: guessing is as often right once in twenty times.
+_BEYOND_CHANCE = 1.645
+# How probable what is seen may be by chance: of two orders' difference, and of the likeliest of many pairs of classes.
+_ORDERS_ALIKE = 0.05
+_PAIR_BY_CHANCE = 0.001
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +94,9 @@ def require_same_classes(known: Sequence[str], names: Sequence[str], source: Pat
 def find_order(model: keras.Model, photos: LabelledImages, names: Sequence[str], path: Path) -> ClassOrder:
     """Finds the order of a model that does not tell: the one of two that explains its answers.
 
-    An order does so if the model is right nearly as often in it as it could be in any, and more often than who always
-    answers the most frequent class. It could be as often as the photos of each class get their most frequent answer.
+    An order does so if the model is right in it more often than by guessing and than in the other order, and no two
+    classes have each other's names: it would be right more often, beyond chance, if those were exchanged. How often it
+    is right does not matter; of models that are often wrong, some classes' most frequent answer is a wrong one.
 
     Args:
         model: Answers float32 [N, S, S, 3] with probabilities [N, C].
@@ -98,24 +105,112 @@ def find_order(model: keras.Model, photos: LabelledImages, names: Sequence[str],
         path: Of the model, for the message.
 
     Raises:
-        UserError: Neither order does.
+        UserError: Neither order does, or the answers are no probabilities.
     """
-    known = photos.labels >= 0
-    labels, answers = photos.labels[known], np.argmax(float_answers(model, photos.images[known]), axis=1)
-    counts = np.zeros((len(names), len(names)), int)
-    np.add.at(counts, (labels, answers), 1)
-    wanted = max(_LEAST_OF_BEST * counts.max(axis=1).sum(), counts.sum(axis=1).max() + 1)
+    counts = _count_answers(model, photos, path)
     orders = (ClassOrder(sorted(names), "alphabetical"), ClassOrder([*names], "frequency"))
-    right = [counts[np.arange(len(names)), order.of_labels(names)].sum() for order in orders]
+    tables = [counts[:, order.of_labels(names)] for order in orders]
+    right = [np.trace(table) for table in tables]
     best = int(np.argmax(right))
-    if right[best] < wanted:
-        shares = [count / len(labels) for count in right]
+    shares = (
+        f"it is right for {right[0] / counts.sum():.1%} of the photos if they are in alphabetical order, for "
+        f"{right[1] / counts.sum():.1%} with the most frequent first"
+    )
+    advice = "give --labels with their names in the order of its answers"
+    if pair := _exchanged(tables[best]):
+        one, other = (names[label] for label in pair)
         raise UserError(
-            f"{path}: in which order it answers the classes cannot be told: it is right for {shares[0]:.1%} of the "
-            f"photos if they are in alphabetical order, for {shares[1]:.1%} with the most frequent first; give "
-            "--labels with their names in the order of its answers"
+            f"{path}: in which order it answers the classes cannot be told: {shares}, but there it takes {one!r} and "
+            f"{other!r} for each other more often than for themselves; {advice}"
         )
+    if not _is_beyond_guessing(tables[best]):
+        raise UserError(
+            f"{path}: does it take its pixels in 0 to 255? In which order it answers the classes cannot be told: "
+            f"{shares}, no more often than by guessing; put a Rescaling layer in front if it wants others, or {advice}"
+        )
+    if orders[0].names != orders[1].names and not _tells_apart(*(tables[which] for which in (best, 1 - best))):
+        raise UserError(f"{path}: in which order it answers the classes cannot be told: {shares}; {advice}")
     return orders[best]
+
+
+def require_knowledge(
+    model: keras.Model, photos: LabelledImages, order: ClassOrder, names: Sequence[str], path: Path
+) -> None:
+    """Refuses a model that is right no more often than by guessing, which no fine-tuning would make good.
+
+    Args:
+        model: Answers float32 [N, S, S, 3] with probabilities [N, C].
+        photos: Some, with labels in the order of `names`.
+        order: That of its answers.
+        names: Names of the classes.
+        path: Of the model, for the message.
+
+    Raises:
+        UserError: It is, or its answers are no probabilities.
+    """
+    table = _count_answers(model, photos, path)[:, order.of_labels(names)]
+    if _is_beyond_guessing(table):
+        return
+    source = "--labels names" if order.source == "labels" else "it names"
+    raise UserError(
+        f"{path}: does it take its pixels in 0 to 255? It is right for {np.trace(table) / table.sum():.1%} of the "
+        "photos, no more often than by guessing; put a Rescaling layer in front if it wants others, or see whether "
+        f"{source} the classes in the order of its answers"
+    )
+
+
+def _count_answers(model: keras.Model, photos: LabelledImages, path: Path) -> np.ndarray:
+    """Counts how often each class [C] of photos is answered with each [C] of the model's."""
+    known = photos.labels >= 0
+    answers = float_answers(model, photos.images[known])
+    require_probabilities(answers, path)
+    counts = np.zeros((answers.shape[1],) * 2, int)
+    np.add.at(counts, (photos.labels[known], np.argmax(answers, axis=1)), 1)
+    return counts
+
+
+def _is_beyond_guessing(table: np.ndarray) -> bool:
+    """Tells whether the answers have to do with the labels.
+
+    Guessing is to give the same answers to the photos in any other order: so the frequencies of the classes, and the
+    model's liking for some of them, gain nothing, as in Cohen's kappa.
+
+    Args:
+        table: Number of photos by label and answer, [C, C].
+    """
+    count, labels, answers = table.sum(), table.sum(axis=1), table.sum(axis=0)
+    mean = labels @ answers / count
+    # Hoeffding 1951, A combinatorial central limit theorem, theorem 2.
+    centred = np.eye(len(table)) - answers[:, None] / count - labels[None] / count + mean / count
+    variance = labels @ centred**2 @ answers / max(count - 1, 1)
+    return bool(np.trace(table) > mean + _BEYOND_CHANCE * np.sqrt(variance))
+
+
+def _exchanged(table: np.ndarray) -> tuple[int, int] | None:
+    """Finds two classes that are taken for each other more often than for themselves, and than errors explain.
+
+    Args:
+        table: Number of photos by label and answer, [C, C].
+    """
+    right = np.diag(table)
+    own, each_other = right[:, None] + right[None], table + table.T
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    share = np.diag(shares)
+    # In photos, and in shares of each class: that rare classes drown in a frequent one is another matter.
+    fits_better = (each_other > own) & (shares + shares.T > share[:, None] + share[None])
+    wrong = table.sum() - table[linear_sum_assignment(table, maximize=True)].sum()
+    error = min(0.5, (wrong + 1) / (table.sum() + 2))
+    by_chance = np.where(fits_better, binom.sf(each_other - 1, each_other + own, error), 1.0)
+    worst = np.unravel_index(np.argmin(by_chance), table.shape)
+    return (int(worst[0]), int(worst[1])) if by_chance[worst] < _PAIR_BY_CHANCE else None
+
+
+def _tells_apart(table: np.ndarray, other: np.ndarray) -> bool:
+    """Tells whether the model is right more often in one order than in another, beyond chance."""
+    right, right_there = np.diag(table), np.diag(other)
+    differ = (table != other).any(axis=0)
+    only, only_there = right[differ].sum(), right_there[differ].sum()
+    return bool(binom.sf(only - 1, only + only_there, 0.5) < _ORDERS_ALIKE)
 
 
 def _composed(name: str) -> str:

@@ -11,13 +11,15 @@ import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.workspace import Workspace
 from trainer_module import features
 from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import tf_keras as keras
 
     from components.compression.data import Splits
@@ -55,6 +57,8 @@ def run(workspace: Workspace, model_path: Path, *, allow_code: bool = False, lab
     if labels_file is not None:
         known_names = read_labels(labels_file)
     settings = _with_image_size(workspace.read_settings(), model)
+    _require_stages(model, settings.compression.stages)
+    _require_classes_of_folder(model, model_path, known_names, labels_file, settings)
     workspace.write_settings(settings)
     run_pipeline(settings, workspace, last_component="Transform")
     make_repeatable(settings.seed)
@@ -105,7 +109,7 @@ def load_model(path: Path, *, allow_code: bool = False) -> tuple[keras.Model, li
     """Loads an image classifier from a file or a directory.
 
     Args:
-        path: See `run`.
+        path: See `run`. What Keras 3 has written is rebuilt of known layers.
         allow_code: See `run`.
 
     Returns:
@@ -115,30 +119,46 @@ def load_model(path: Path, *, allow_code: bool = False) -> tuple[keras.Model, li
         UserError: There is none, it holds code that is not allowed, or it is not from square RGB pixels to the
             probabilities of classes.
     """
-    import tf_keras as keras
-
+    from pipeline import keras3
     from pipeline.model_trust import require_no_code
-    from trainer_module.export import load_serving_model
 
-    names: list[str] | None = None
     if not path.exists():
         raise UserError(f"{path}: there is no such model; give a .keras or .h5 file or a SavedModel's directory")
+    if keras3.wrote(path):
+        require_no_code(path, "models of Keras 3 are rebuilt of Keras' own layers, so replace it by some")
+        theirs = keras3.read(path)
+        _require_classifier(theirs.model, path)
+        return theirs.rebuilt(), None
     if not allow_code:
         require_no_code(path)
-    if path.is_dir() and not (path / "keras_metadata.pb").exists():
-        model, names = load_serving_model(str(path))
-    else:
-        try:
-            model = keras.models.load_model(path, compile=False, safe_mode=not allow_code)
-        # Keras raises whatever its readers do.
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{path}: Keras cannot load it: {reason}; give a .keras or .h5 file") from None
+    model, names = _load_with_names(path, allow_code=allow_code)
     _require_classifier(model, path)
+    _require_probabilities_of_grey(model, path)
     return model, names
 
 
-def _require_classifier(model: keras.Model, path: Path) -> None:
+def _load_with_names(path: Path, *, allow_code: bool) -> tuple[keras.Model, list[str] | None]:
+    import tf_keras as keras
+
+    from trainer_module.export import ARCHITECTURE_FILE, load_serving_model
+
+    if path.is_dir() and not (path / "keras_metadata.pb").exists():
+        if (path / "saved_model.pb").exists() and not (path / ARCHITECTURE_FILE).exists():
+            raise UserError(
+                f"{path}: is a SavedModel without layers, as Keras 3's model.export() writes them; give its .keras file"
+            )
+        return load_serving_model(str(path))
+    if path.name.endswith(".weights.h5"):
+        raise UserError(f"{path}: holds weights without the layers; give what model.save() writes")
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=not allow_code), None
+    # Keras raises whatever its readers do.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: Keras cannot load it: {reason}; give a .keras or .h5 file") from None
+
+
+def _require_classifier(model: Any, path: Path) -> None:
     from trainer_module.settings import TrainingSettings
 
     shapes = (getattr(model, "input_shape", None), getattr(model, "output_shape", None))
@@ -149,14 +169,66 @@ def _require_classifier(model: keras.Model, path: Path) -> None:
             f"{path}: its input has shape {shapes[0]} and its output {shapes[1]}; a classifier from pixels "
             "[N, S, S, 3] in 0 to 255 to probabilities [N, C] is needed"
         )
+    if answer[1] == 1:
+        raise UserError(
+            f"{path}: answers one number (sigmoid), not one for each class; make its last layer Dense(2, "
+            "activation='softmax') and train that, or give that layer the weights (0, w) and (0, b) of the one number's"
+        )
     low, high = (TrainingSettings.model_fields["image_size"].metadata[i] for i in (0, 1))
     if not low.ge <= image[1] <= high.le:
         raise UserError(f"{path}: its images are {image[1]} pixels wide; {low.ge} to {high.le} are possible")
 
 
+def _require_probabilities_of_grey(model: keras.Model, path: Path) -> None:
+    """Asks about one grey image: what answers no probabilities to that is known before all photos are read."""
+    import numpy as np
+
+    from pipeline.answers import require_probabilities
+
+    grey = np.full((1, *model.input_shape[1:]), 128, np.float32)
+    require_probabilities(np.asarray(model(grey, training=False), np.float32), path)
+
+
 def _with_image_size(settings: PipelineSettings, model: keras.Model) -> PipelineSettings:
     data = settings.data.model_copy(update={"image_size": model.input_shape[1]})
     return settings.model_copy(update={"data": data})
+
+
+def _require_stages(model: keras.Model, stages: Sequence[str]) -> None:
+    """Refuses what compression would refuse once all photos are read: a layer that a stage cannot work on."""
+    from components.compression.kernels import require_known_layers, require_single_calls
+    from trainer_module.folding import fold_batch_norm, functional
+
+    fine = [stage for stage in stages if stage != "quantize"]
+    if fine:
+        require_known_layers(fold_batch_norm(model), fine)
+    if "prune_channels" in fine:
+        require_single_calls(functional(model), ["prune_channels"])
+
+
+def _require_classes_of_folder(
+    model: keras.Model, path: Path, known: list[str] | None, labels_file: Path | None, settings: PipelineSettings
+) -> None:
+    """Compares the classes with the folders' names, which takes much less time than to read the photos."""
+    from components.image_example_gen.engine.listing import list_images
+
+    if settings.data.path is None:
+        return
+    files = list_images(settings.data.path).files
+    names = sorted({file.class_name for file in files if file.split in (None, features.TRAIN_SPLIT)})
+    _require_classes(model, path, known, labels_file, names)
+
+
+def _require_classes(
+    model: keras.Model, path: Path, known: list[str] | None, labels_file: Path | None, names: list[str]
+) -> None:
+    from pipeline.class_order import require_same_classes
+
+    classes = model.output_shape[-1]
+    if classes != len(names):
+        raise UserError(f"{path}: answers {classes} classes, but the photos have {len(names)}; give photos of the same")
+    if known is not None:
+        require_same_classes(known, names, labels_file or path)
 
 
 def _transformed(workspace: Workspace, settings: PipelineSettings) -> tuple[Splits, list[str], str]:
@@ -183,15 +255,14 @@ def _class_order(
     splits: Splits,
     names: list[str],
 ) -> ClassOrder:
-    from pipeline.class_order import ClassOrder, find_order, require_same_classes
+    from pipeline.class_order import ClassOrder, find_order, require_knowledge
 
-    classes = model.output_shape[-1]
-    if classes != len(names):
-        raise UserError(f"{path}: answers {classes} classes, but the photos have {len(names)}; give photos of the same")
+    _require_classes(model, path, known, labels_file, names)
     if known is None:
         return find_order(model, splits.calibration, names, path)
-    require_same_classes(known, names, labels_file or path)
-    return ClassOrder(known, "model" if labels_file is None else "labels")
+    order = ClassOrder(known, "model" if labels_file is None else "labels")
+    require_knowledge(model, splits.calibration, order, names, path)
+    return order
 
 
 def _write(result: Result, splits: Splits, order: ClassOrder, settings: PipelineSettings, directory: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import keras as keras3
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras as keras
 
 from pipeline.compress import load_model
@@ -68,3 +70,59 @@ def test_a_model_of_something_else(shape: list[int], message: str, tmp_path: Pat
     keras.Model(image, answer).save(tmp_path / "other.keras")
     with pytest.raises(UserError, match=message):
         load_model(tmp_path / "other.keras")
+
+
+def ending_with(last: keras.layers.Layer) -> keras.Model:
+    image = keras.Input([16, 16, 3])
+    return keras.Model(image, last(keras.layers.Flatten()(image)))
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        (
+            keras.layers.Dense(1, activation="sigmoid"),
+            r"answers one number \(sigmoid\), .* Dense\(2, activation='softmax'\)",
+        ),
+        (keras.layers.Dense(3), "answers no probabilities: .*; give one that ends with softmax"),
+        (keras.layers.Dense(3, activation="softmax", bias_initializer=lambda *_, **__: [np.nan] * 3), "are not finite"),
+    ],
+    ids=["sigmoid", "logits", "NaN"],
+)
+def test_a_model_without_probabilities_of_classes(last: keras.layers.Layer, message: str, tmp_path: Path) -> None:
+    ending_with(last).save_weights(tmp_path / "weights.h5")
+    model = ending_with(type(last)(last.units, activation=last.activation))
+    model.load_weights(tmp_path / "weights.h5")
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(UserError, match=message):
+        load_model(tmp_path / "model.keras")
+
+
+def test_a_saved_model_without_layers(tmp_path: Path) -> None:
+    tf.saved_model.save(tf.Module(), str(tmp_path / "exported"))
+    with pytest.raises(UserError, match=r"a SavedModel without layers, as Keras 3's model.export\(\) writes them"):
+        load_model(tmp_path / "exported")
+
+
+def test_weights_without_layers(tmp_path: Path) -> None:
+    network().save_weights(tmp_path / "model.weights.h5")
+    with pytest.raises(UserError, match=r"holds weights without the layers; give what model.save\(\) writes"):
+        load_model(tmp_path / "model.weights.h5")
+
+
+@pytest.mark.parametrize("name", ["classifier.keras", "classifier.h5"])
+def test_files_of_keras_3_are_loaded(name: str, tmp_path: Path) -> None:
+    layers = [keras3.layers.Rescaling(0.01), keras3.layers.Flatten(), keras3.layers.Dense(3, activation="softmax")]
+    model = keras3.Sequential([keras3.Input([16, 16, 3]), *layers])
+    model.save(tmp_path / name)
+    loaded, names = load_model(tmp_path / name)
+    assert names is None
+    np.testing.assert_allclose(loaded(PIXELS).numpy(), model(PIXELS), atol=1e-5)
+
+
+def test_a_file_of_keras_3_with_two_inputs(tmp_path: Path) -> None:
+    images = [keras3.Input([16, 16, 3]), keras3.Input([16, 16, 3])]
+    answer = keras3.layers.Dense(3, activation="softmax")(keras3.layers.Flatten()(keras3.layers.Add()(images)))
+    keras3.Model(images, answer).save(tmp_path / "model.keras")
+    with pytest.raises(UserError, match=r"its input has shape \[\(None, 16, 16, 3\), \(None, 16, 16, 3\)\]"):
+        load_model(tmp_path / "model.keras")
