@@ -189,8 +189,8 @@ def compress(
         typer.Option(
             "--model",
             "-m",
-            help="Classifier from pixels [N, S, S, 3] in 0 to 255 to probabilities [N, C]: a .keras or .h5 file of Keras 3 or 2, a "
-            "SavedModel of Keras', or one that trimline run has pushed.",
+            help="Classifier from pixels [N, S, S, 3] in 0 to 255 to probabilities [N, C]: a .keras or .h5 file of "
+            "Keras 3 or 2, a SavedModel of Keras 2's, or one that trimline run has pushed.",
         ),
     ],
     data: DataOption = None,
