@@ -106,7 +106,8 @@ def rebuild(
         path: Of the model, for messages.
 
     Returns:
-        A functional model; all its layers are trainable.
+        A functional model, without what only changes its training, such as noise; dropout stays. All layers are
+        trainable, but those that take channels out of others.
 
     Raises:
         UserError: Names a layer that cannot be rebuilt.
@@ -231,6 +232,8 @@ class _Rebuilding:
         """Applies a function, given by its name, or by the description of a layer."""
         if isinstance(function, dict):
             return self._apply_layer(function["class_name"], route, function["config"], [value])
+        if function == "linear":
+            return value
         if function in _ACTIVATIONS:
             activation = {"activation": _ACTIVATIONS[function]}
             return self._make(route, keras.layers.Activation, activation, self._tensor(value))

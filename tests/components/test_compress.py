@@ -123,6 +123,18 @@ def test_a_model_of_keras_3_is_compressed(workspace: Workspace, tmp_path: Path) 
     assert (workspace.compressed / "saved_model/saved_model.pb").exists()
 
 
+def test_a_layer_that_a_stage_does_not_know_is_refused_before_the_photos_are_read(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_settings(workspace, stages=["quantize", "qat"])
+    monkeypatch.setattr(local_runner, "run_pipeline", no_pipeline)
+    image = keras3.Input((SIZE, SIZE, 3))
+    gated = keras3.layers.GlobalAveragePooling2D()(keras3.layers.Conv2D(8, 3, activation="hard_silu", name="c")(image))
+    keras3.Model(image, keras3.layers.Dense(2, activation="softmax")(gated)).save(tmp_path / "model.keras")
+    with pytest.raises(UserError, match=r"qat cannot work on layer 'c_activation_times' \(Multiply"):
+        compress.run(workspace, tmp_path / "model.keras")
+
+
 @pytest.mark.parametrize(
     ("classes", "labels", "message"),
     [
