@@ -18,8 +18,6 @@ from trainer_module import features
 from trainer_module.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import tf_keras as keras
 
     from components.compression.data import Splits
@@ -48,7 +46,7 @@ def run(workspace: Workspace, model_path: Path, *, allow_code: bool = False, lab
     Raises:
         UserError: The model is no image classifier of the data's classes, or see `engine.compress`.
     """
-    from components.compression.engine import compress
+    from components.compression.engine import compress, fold_for
     from pipeline.class_order import read_labels
     from pipeline.local_runner import run_pipeline
     from trainer_module.repeatability import make_repeatable
@@ -57,7 +55,8 @@ def run(workspace: Workspace, model_path: Path, *, allow_code: bool = False, lab
     if labels_file is not None:
         known_names = read_labels(labels_file)
     settings = _with_image_size(workspace.read_settings(), model)
-    _require_stages(model, settings.compression.stages)
+    # What compression would refuse is refused before all photos are read.
+    fold_for(model, settings.compression.stages)
     _require_classes_of_folder(model, model_path, known_names, labels_file, settings)
     workspace.write_settings(settings)
     run_pipeline(settings, workspace, last_component="Transform")
@@ -192,18 +191,6 @@ def _require_probabilities_of_grey(model: keras.Model, path: Path) -> None:
 def _with_image_size(settings: PipelineSettings, model: keras.Model) -> PipelineSettings:
     data = settings.data.model_copy(update={"image_size": model.input_shape[1]})
     return settings.model_copy(update={"data": data})
-
-
-def _require_stages(model: keras.Model, stages: Sequence[str]) -> None:
-    """Refuses what compression would refuse once all photos are read: a layer that a stage cannot work on."""
-    from components.compression.kernels import require_known_layers, require_single_calls
-    from trainer_module.folding import fold_batch_norm, functional
-
-    fine = [stage for stage in stages if stage != "quantize"]
-    if fine:
-        require_known_layers(fold_batch_norm(model), fine)
-    if "prune_channels" in fine:
-        require_single_calls(functional(model), ["prune_channels"])
 
 
 def _require_classes_of_folder(

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,18 @@ def without_privileges() -> Iterator[None]:
         yield
     finally:
         os.seteuid(user)
+
+
+@contextmanager
+def closed_tree(counts: dict[str, int], closed: str) -> Iterator[Path]:
+    """Yields a `write_tree` of photos of which those that match a pattern may not be read, stepped down or not."""
+    # The folders that pytest hands out cannot be entered by another user.
+    with TemporaryDirectory() as name:
+        root = write_tree(Path(name), counts)
+        root.chmod(0o755)
+        for path in root.glob(closed):
+            path.chmod(0o000)
+        yield root
 
 
 def picture(width: int = 24, height: int = 16, seed: int = 0) -> np.ndarray:

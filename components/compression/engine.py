@@ -146,7 +146,7 @@ def compress(
     """
     start = time.perf_counter()
     representative = choose_representative(splits.calibration, seed)
-    folded = _foldable(model, settings)
+    folded = fold_for(model, settings.stages)
     parent = _measure_parent(model, splits.validation)
     budget = _budget(settings.budget, fine_tuning)
     accuracy = balanced_accuracy if budget.balanced else top1_accuracy
@@ -193,9 +193,20 @@ def compress(
     return Result(selected.model, selected, report, Store(None) if goes_on else store)
 
 
-def _foldable(model: keras.Model, settings: CompressionSettings) -> keras.Model | None:
-    """Folds the model for the stages that fine-tune; None if there is none."""
-    fine = [stage for stage in settings.stages if stage != "quantize"]
+def fold_for(model: keras.Model, stages: Sequence[str]) -> keras.Model | None:
+    """Folds a model for the stages that fine-tune.
+
+    Args:
+        model: See `compress`.
+        stages: Those that are wanted.
+
+    Returns:
+        It without batch normalisation; None if no stage fine-tunes.
+
+    Raises:
+        UserError: The model has a layer that a stage cannot work on.
+    """
+    fine = [stage for stage in stages if stage != "quantize"]
     if not fine:
         return None
     folded = fold_batch_norm(model)

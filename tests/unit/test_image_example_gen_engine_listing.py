@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from components.image_example_gen.engine.listing import list_images
-from tests.image_files import jpeg, picture, without_privileges, write, write_tree
+from tests.image_files import closed_tree, jpeg, picture, without_privileges, write, write_tree
 from trainer_module.errors import UserError
 
 
@@ -124,12 +124,7 @@ def test_links_into_a_folder_that_may_not_be_entered_stop_nothing() -> None:
 
 
 def test_files_that_may_not_be_read_have_their_place_and_change_the_fingerprint_when_they_may() -> None:
-    # The folders that pytest hands out cannot be entered by another user.
-    with TemporaryDirectory() as name:
-        root = write_tree(Path(name), {"train/a": 2, "train/b": 1, "test/a": 1, "test/b": 1})
-        root.chmod(0o755)
-        for path in root.glob("test/*/*"):
-            path.chmod(0o000)
+    with closed_tree({"train/a": 2, "train/b": 1, "test/a": 1, "test/b": 1}, "test/*/*") as root:
         with without_privileges():
             closed = list_images(root)
         for path in root.glob("test/*/*"):

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import apache_beam as beam
 import numpy as np
@@ -20,7 +19,7 @@ from components.image_example_gen.engine.quarantine import Quarantined
 from components.image_example_gen.engine.settings import IngestSettings
 from components.image_example_gen.engine.shards import plan_chunks, write_shard
 from components.image_example_gen.engine.statistics import IngestStatistics, Outcome, summarise
-from tests.image_files import encoded, jpeg, picture, without_privileges, write, write_tree
+from tests.image_files import closed_tree, encoded, jpeg, picture, without_privileges, write, write_tree
 from trainer_module import features
 from trainer_module.errors import UserError
 from trainer_module.features import SPLITS
@@ -277,27 +276,17 @@ def test_fewer_than_two_surviving_classes_stop_the_run(tmp_path: Path) -> None:
 
 
 def test_images_without_permission_leave_the_splits_as_they_are() -> None:
-    # The folders that pytest hands out cannot be entered by another user.
-    with TemporaryDirectory() as name:
-        root = write_tree(Path(name), {"train/a": 20, "train/b": 20, "test/a": 1, "test/b": 1})
-        root.chmod(0o755)
-        for path in root.glob("test/*/*"):
-            path.chmod(0o000)
-        with without_privileges():
-            refusal = check(root, IngestSettings(), lambda *_: None).refusal
+    photos = {"train/a": 20, "train/b": 20, "test/a": 1, "test/b": 1}
+    with closed_tree(photos, "test/*/*") as root, without_privileges():
+        refusal = check(root, IngestSettings(), lambda *_: None).refusal
     assert refusal is not None
     assert "no image is left for the test split" in refusal
     assert "; 2 images cannot be used, first: test/a/000.jpg: cannot be read (Permission denied); test/b" in refusal
 
 
 def test_a_class_without_permission_is_named_with_the_reason() -> None:
-    with TemporaryDirectory() as name:
-        root = write_tree(Path(name), {"cat": 5, "dog": 2, "owl": 5})
-        root.chmod(0o755)
-        for path in root.glob("dog/*"):
-            path.chmod(0o000)
-        with without_privileges():
-            outcome = check(root, IngestSettings(), lambda *_: None).outcome
+    with closed_tree({"cat": 5, "dog": 2, "owl": 5}, "dog/*") as root, without_privileges():
+        outcome = check(root, IngestSettings(), lambda *_: None).outcome
     assert "classes without a readable image, left out: dog" in outcome.statistics.warnings
     assert [(item.path, item.reason) for item in outcome.quarantined] == [
         ("dog/000.jpg", "cannot be read (Permission denied)"),
