@@ -138,7 +138,13 @@ def test_report_tells_all_variants(outputs: Path) -> None:
     assert {"float32", "float16", "dynamic", "int8"} <= names
     assert {path.stem for path in (outputs / "report/variants").iterdir()} == names
     assert report["parent"]["validation_images"] == 40
-    assert report["budget"] == {"max_accuracy_drop": 0.05, "max_bytes": None, "max_latency_ms": None, "size": "file"}
+    assert report["budget"] == {
+        "max_accuracy_drop": 0.05,
+        "max_bytes": None,
+        "max_latency_ms": None,
+        "size": "file",
+        "balanced": False,
+    }
     assert report["seconds"] > 0
 
 

@@ -21,6 +21,7 @@ from components.compression.engine import compress
 from components.compression.errors import VariantError
 from components.compression.integer_kernels import ClusteredKernel, SteppedKernel, best_steps
 from components.compression.kernels import choose, require_known_layers
+from components.compression.measurement import top1_accuracy
 from components.compression.narrow_kernels import integer_range, pack_bits, unpack_bits
 from components.compression.precision import computing_in
 from components.compression.quantization_aware import fake_quantized
@@ -441,6 +442,7 @@ def test_search_takes_what_is_exactly_at_the_limit(parent_accuracy: float, fits:
     model = keras.Model(image, keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(image)))
     job = SimpleNamespace(
         validation=LabelledImages(images, labels),
+        accuracy=top1_accuracy,
         parent_accuracy=parent_accuracy,
         settings=CompressionSettings(budget={"max_accuracy_drop": 0.02}),
     )
