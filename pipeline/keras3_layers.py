@@ -55,10 +55,10 @@ OPERATIONS = {
     **dict.fromkeys((*_OPERATION_ACTIVATIONS.keys() - {"Tanh"}, "Softmax"), "keras.src.ops.nn"),
     "Cast": "keras.src.ops.core",
 }
-# The functions that tf_keras has too. Its hard_sigmoid is another one; softmax becomes a layer of its own, whose range
-# the stages know.
+# The functions that tf_keras has too. Its hard_sigmoid is another one.
 _ACTIVATIONS = {
-    name: name for name in _words("elu exponential gelu linear mish relu relu6 selu sigmoid softplus softsign tanh")
+    name: name
+    for name in _words("elu exponential gelu linear mish relu relu6 selu sigmoid softmax softplus softsign tanh")
 } | {"silu": "swish", "swish": "swish"}
 _SMALLEST_DEVIATION = 1e-7
 _LEAKY_SLOPE = 0.2
@@ -237,8 +237,6 @@ class _Rebuilding:
         if function in _ACTIVATIONS:
             activation = {"activation": _ACTIVATIONS[function]}
             return self._make(route, keras.layers.Activation, activation, self._tensor(value))
-        if function == "softmax":
-            return self._make(route, keras.layers.Softmax, {}, self._tensor(value))
         if function == "leaky_relu":
             return self._leaky_relu(route, {}, value)
         if function not in _HARD_ACTIVATIONS:

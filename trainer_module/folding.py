@@ -10,13 +10,19 @@ import tf_keras as keras
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Whose `activation` is computed of what the layer's kernel makes.
+_WITH_ACTIVATION = (keras.layers.Conv2D, keras.layers.Dense, keras.layers.DepthwiseConv2D)
+# Their results have one range, whatever goes in; integer kernels compute them apart, of what has a range of its own.
+FIXED_RANGE_ACTIVATIONS = ("sigmoid", "softmax", "tanh")
+
 
 def fold_batch_norm(model: keras.Model) -> keras.Model:
     """Rebuilds a trained classifier for inference.
 
     A BatchNormalization that alone consumes a Conv2D or DepthwiseConv2D is folded into its kernel and bias as in
     Jacob et al. 2018 (https://arxiv.org/abs/1712.05877), section 3.2, and an activation layer that alone consumes the
-    result becomes the convolution's own. Dropout is left out. All other layers stay as they are.
+    result becomes the convolution's own. Those of `FIXED_RANGE_ACTIVATIONS` become layers instead. Dropout is left out.
+    All other layers stay as they are.
 
     Args:
         model: Functional or sequential model of Keras' own layers.
@@ -35,8 +41,10 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
         if _is_linear_convolution(layer):
             norms[layer.name] = graph.take_norm(layer.name)
             graph.take_activation(layer.name)
+        if type(layer) in _WITH_ACTIVATION and keras.activations.serialize(layer.activation) in FIXED_RANGE_ACTIVATIONS:
+            graph.split_activation(layer.name)
     folded = keras.Model.from_config(graph.config)
-    for layer in folded.layers:
+    for layer in (layer for layer in folded.layers if layer.weights):
         source, norm = model.get_layer(layer.name), norms.get(layer.name)
         layer.set_weights(source.get_weights() if norm is None else _folded_weights(source, norm))
     return folded
@@ -67,9 +75,21 @@ class _Graph:
         """Makes the activation layer after a convolution part of it, if there is one."""
         layer = self._only_consumer(convolution)
         function = _activation_function(layer)
-        if layer is not None and function is not None:
+        if layer is not None and function not in (None, *FIXED_RANGE_ACTIVATIONS):
             self._entry(convolution)["config"]["activation"] = function
             self.bypass(layer.name)
+
+    def split_activation(self, name: str) -> None:
+        """Makes a layer of what is a layer's own activation."""
+        entry = self._entry(name)
+        own = _free_name(f"{name}_activation", {layer["name"] for layer in self.config["layers"]})
+        config = {key: entry["config"][key] for key in ("trainable", "dtype", "activation")} | {"name": own}
+        for reference in self._references_to(name):
+            reference[0] = own
+        calls = [[[name, call, 0, {}]] for call in range(len(entry["inbound_nodes"]))]
+        activation = {"module": "keras.layers", "class_name": "Activation", "registered_name": None, "config": config}
+        self.config["layers"].append(activation | {"name": own, "inbound_nodes": calls})
+        entry["config"]["activation"] = "linear"
 
     def bypass(self, name: str) -> None:
         """Removes a layer that takes one tensor; its consumers take that tensor instead."""
@@ -111,6 +131,11 @@ def _is_linear_convolution(layer: keras.layers.Layer) -> bool:
     return type(layer) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D) and (
         layer.activation is keras.activations.linear and layer.data_format == "channels_last"
     )
+
+
+def _free_name(wanted: str, taken: set[str]) -> str:
+    candidates = (wanted, *(f"{wanted}_{number}" for number in range(1, len(taken) + 1)))
+    return next(name for name in candidates if name not in taken)
 
 
 def _activation_function(layer: keras.layers.Layer | None) -> str | None:

@@ -171,7 +171,9 @@ def compress(
         _make_variants(job, parent, directory, variants)
     if not variants:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in job.dropped.items())
-        raise UserError(f"compression: no variant passed its checks ({reasons}); choose another model.architecture")
+        raise UserError(
+            f"compression: no variant passed its checks ({reasons}); try other compression.stages, or another network"
+        )
     chosen = select({variant.name: variant.measurement for variant in variants}, parent_accuracy, budget)
     selected = next(variant for variant in variants if variant.name == chosen)
     naive = _naive_row(model)

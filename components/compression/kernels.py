@@ -9,6 +9,7 @@ import numpy as np
 import tf_keras as keras
 
 from trainer_module.errors import UserError
+from trainer_module.folding import FIXED_RANGE_ACTIVATIONS
 from trainer_module.view_averaging import LAYERS as VIEW_LAYERS
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ _KNOWN_LAYERS = (
     keras.layers.InputLayer,
 )
 # Layers that hand on values of their input, or, like softmax, have a range of their own in TFLite.
-SAME_RANGE_LAYERS = (
+_SAME_RANGE_LAYERS = (
     *VIEW_LAYERS,
     keras.layers.Dropout,
     keras.layers.Flatten,
@@ -55,8 +56,8 @@ SAME_RANGE_LAYERS = (
 # a range of its own, and channels that flow elsewhere.
 _MAY_BE_CALLED_AGAIN = {
     "prune": keras.layers.Layer,
-    "qat": SAME_RANGE_LAYERS,
-    "cluster": SAME_RANGE_LAYERS,
+    "qat": _SAME_RANGE_LAYERS,
+    "cluster": _SAME_RANGE_LAYERS,
     "prune_channels": (),
 }
 
@@ -102,6 +103,13 @@ def step_axes(layer: keras.layers.Layer) -> tuple[int, ...] | None:
     return (2, 3) if is_depthwise(layer) else (kernel(layer).shape.rank - 1,)
 
 
+def needs_range(layer: keras.layers.Layer) -> bool:
+    """Tells whether TFLite needs a range for what a layer of a folded classifier answers, if that is to be integers."""
+    if isinstance(layer, keras.layers.Activation):
+        return keras.activations.serialize(layer.activation) not in FIXED_RANGE_ACTIVATIONS
+    return not isinstance(layer, _SAME_RANGE_LAYERS)
+
+
 def choose(model: keras.Model) -> tuple[list[keras.layers.Layer], list[Skipped]]:
     """Chooses the layers whose weights are worth pruning and clustering.
 
@@ -141,7 +149,7 @@ def require_known_layers(model: keras.Model, stages: Sequence[str]) -> None:
         if type(layer) not in _KNOWN_LAYERS or (groups or 1) != 1 or getattr(layer, "depth_multiplier", 1) != 1:
             raise UserError(
                 f"compression.stages: {', '.join(stages)} cannot work on layer {layer.name!r} ({type(layer).__name__}"
-                " of this kind); leave those stages out (quantize takes any layer), or use another model.architecture"
+                " of this kind); leave those stages out (quantize takes any layer), or replace the layer"
             )
     if not any(map(has_kernel, model.layers)):
         raise UserError("compression.stages: the model has no convolution or dense layer to compress")

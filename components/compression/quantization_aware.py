@@ -18,11 +18,11 @@ import tf_keras as keras
 from components.compression import graph
 from components.compression.integer_kernels import ClusteredKernel, SteppedKernel, constant
 from components.compression.kernels import (
-    SAME_RANGE_LAYERS,
     copy_of,
     has_kernel,
     is_depthwise,
     kernel,
+    needs_range,
     step_axes,
     weight_count,
 )
@@ -204,9 +204,7 @@ def _output_ranges(model: keras.Model, images: np.ndarray) -> dict[str, tuple[fl
     """Measures the least and largest output of every layer that needs a range of its own."""
     takers = graph.consumers(model)
     needing = [
-        layer
-        for layer in model.layers
-        if not isinstance(layer, SAME_RANGE_LAYERS) and not _feeds_only_relu(model, layer, takers[layer.name])
+        layer for layer in model.layers if needs_range(layer) and not _feeds_only_relu(model, layer, takers[layer.name])
     ]
     probe = tf.function(keras.Model(model.input, [layer.output for layer in needing]), reduce_retracing=True)
     lows, highs = np.full(len(needing), np.inf), np.full(len(needing), -np.inf)

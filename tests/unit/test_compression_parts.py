@@ -303,6 +303,36 @@ def test_fake_quantised_model_of_8_bits_answers_much_the_same(architecture: str)
     )
 
 
+def _named_ending(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    layers = keras.layers
+    if name == "activation":
+        return lambda features: layers.Activation("softmax")(layers.Dense(4)(layers.Activation("tanh")(features)))
+    hidden = layers.Dense(8, activation=name)
+    return lambda features: layers.Dense(4, activation="softmax")(hidden(features))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("ending", ["activation", "sigmoid", "softmax", "tanh"])
+def test_activations_of_a_fixed_range_become_integers_wherever_they_are_written(
+    ending: str, bits: int, tmp_path: Path
+) -> None:
+    keras.utils.set_random_seed(0)
+    image = keras.Input((SIZE, SIZE, 3))
+    gate = keras.layers.Conv2D(8, 3, activation="sigmoid")(keras.layers.Rescaling(1 / 255)(image))
+    features = keras.layers.Conv2D(8, 3, activation="relu")(gate)
+    model = keras.Model(image, _named_ending(ending)(keras.layers.GlobalAveragePooling2D()(features)))
+    folded = fold_batch_norm(model)
+    pixels = IMAGES.astype(np.float32)
+    wanted = model.predict(pixels, verbose=0)
+    np.testing.assert_allclose(folded.predict(pixels, verbose=0), wanted, atol=1e-6)
+    path = tmp_path / "model.tflite"
+    quantized = fake_quantized(folded, bits, IMAGES)
+    path.write_bytes(Converter(quantized, IMAGES, tmp_path / "saved").convert("int8"))
+    checks.check_integer_only(path)
+    expected = quantized(pixels, training=False).numpy()
+    np.testing.assert_allclose(TFLiteClassifier(path).predict(IMAGES), expected, atol=0.02)
+
+
 def test_what_is_joined_has_one_scale_so_that_nothing_is_rounded_twice(tmp_path: Path) -> None:
     quantized = fake_quantized(folded("densenet"), 8, IMAGES)
     path = tmp_path / "model.tflite"
