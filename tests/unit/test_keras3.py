@@ -149,7 +149,7 @@ def test_arithmetic_on_pixels_is_one_layer_and_what_was_frozen_learns(tmp_path: 
     rebuilt = keras3.read(tmp_path / "model.keras").rebuilt()
     kinds = [type(layer).__name__ for layer in rebuilt.layers]
     assert kinds[:5] == ["InputLayer", "Rescaling", "Conv2D", "BatchNormalization", "ReLU"]
-    assert kinds[-1] == "Dense"
+    assert (kinds[-1], rebuilt.layers[-1].activation.__name__) == ("Dense", "softmax")
     assert (rebuilt.layers[1].scale, rebuilt.layers[1].offset) == (1 / 127.5, -1)
     assert not any(kind.startswith(("Random", "Gaussian")) for kind in kinds)
     assert "Dropout" in kinds
