@@ -10,7 +10,6 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import binom
 
-from components.compression.engine import float_answers
 from pipeline.answers import require_probabilities
 from trainer_module.errors import UserError
 
@@ -161,6 +160,8 @@ def require_knowledge(
 
 def _count_answers(model: keras.Model, photos: LabelledImages, path: Path) -> np.ndarray:
     """Counts how often each class [C] of photos is answered with each [C] of the model's."""
+    from components.compression.engine import float_answers
+
     known = photos.labels >= 0
     answers = float_answers(model, photos.images[known])
     require_probabilities(answers, path)

@@ -104,6 +104,19 @@ def _fine_tuning(
     return FineTuning(settings.training(), checkpoints=str(workspace.compression_checkpoints / own))
 
 
+def require_there(path: Path) -> None:
+    """Refuses a model that is not there, which needs none of the libraries that take seconds to load.
+
+    Args:
+        path: See `run`.
+
+    Raises:
+        UserError: Nothing is there.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: there is no such model; give a .keras or .h5 file or a SavedModel's directory")
+
+
 def load_model(path: Path, *, allow_code: bool = False) -> tuple[keras.Model, list[str] | None]:
     """Loads an image classifier from a file or a directory.
 
@@ -121,8 +134,7 @@ def load_model(path: Path, *, allow_code: bool = False) -> tuple[keras.Model, li
     from pipeline import keras3
     from pipeline.model_trust import require_no_code
 
-    if not path.exists():
-        raise UserError(f"{path}: there is no such model; give a .keras or .h5 file or a SavedModel's directory")
+    require_there(path)
     if keras3.wrote(path):
         require_no_code(path, "models of Keras 3 are rebuilt of Keras' own layers, so replace it by some")
         theirs = keras3.read(path)

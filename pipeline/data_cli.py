@@ -62,13 +62,17 @@ def check(
 
 
 def _check(folder: Path, settings: IngestSettings) -> Finding:
+    from components.image_example_gen.engine.listing import list_images
+
+    # Before TensorFlow is loaded, which takes seconds.
+    listing = list_images(folder)
     # Decoders complain of bad files on standard error; the bar goes there all the same.
     with os.fdopen(os.dup(sys.stderr.fileno()), "w") as terminal, library_noise_hidden():
         from components.image_example_gen.engine.check import check as check_folder
 
         with Progress(console=Console(file=terminal), transient=True, disable=not terminal.isatty()) as bar:
             task = bar.add_task("Reading", total=None)
-            return check_folder(folder, settings, lambda read, total: bar.update(task, completed=read, total=total))
+            return check_folder(listing, settings, lambda read, total: bar.update(task, completed=read, total=total))
 
 
 def _as_json(finding: Finding) -> dict[str, Any]:

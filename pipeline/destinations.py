@@ -5,9 +5,8 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
-import tensorflow as tf
-
 from components.atomic_pusher.destination import latest_whole_versions
+from components.file_systems import file_errors, file_system, reason
 from pipeline.paths import absolute
 from trainer_module.errors import UserError
 
@@ -57,7 +56,6 @@ def require_reachable(directories: Iterable[str]) -> None:
     """
     for directory in directories:
         try:
-            tf.io.gfile.exists(directory)
-        except (OSError, tf.errors.OpError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{directory}: nothing can be pushed there: {reason}; check push.*_dir") from None
+            file_system(directory).exists(directory)
+        except file_errors() as error:
+            raise UserError(f"{directory}: nothing can be pushed there: {reason(error)}; check push.*_dir") from None

@@ -7,9 +7,8 @@ import posixpath
 import time
 from typing import TYPE_CHECKING
 
-import tensorflow as tf
-
 from components.atomic_pusher import destination
+from components.file_systems import file_errors, file_system, reason
 from pipeline.destinations import push_directories
 from pipeline.launch import signals_ignored, signals_raise
 from pipeline.ledger import Kind, Ledger, Push, Release
@@ -130,9 +129,9 @@ def _publish(ledger: Ledger, release: Release, directories: Mapping[str, str], k
     try:
         with signals_raise("stopped; nothing was pushed"):
             paths = _publish_and_record(ledger, release, sources, directories, kind, digests)
-    except (OSError, tf.errors.OpError) as error:
+    except file_errors() as error:
         raise UserError(
-            f"{' and '.join(directories.values())}: cannot be written, nothing was pushed: {_reason(error)}"
+            f"{' and '.join(directories.values())}: cannot be written, nothing was pushed: {reason(error)}"
         ) from None
     for directory in directories.values():
         destination.prune(directory, keep)
@@ -166,15 +165,16 @@ def _publish_and_record(
         ledger.record(release, pushed)
     except BaseException:
         with signals_ignored():
-            for path in filter(tf.io.gfile.isdir, paths.values()):
-                destination.remove(path)
+            for path in paths.values():
+                if file_system(path).isdir(path):
+                    destination.remove(path)
         raise
     return paths
 
 
 def _checked_digest(ledger: Ledger, release: Release, name: str, source: str) -> str:
     """Returns the digest of an artifact's files, which must be that of when it was first pushed."""
-    if not tf.io.gfile.isdir(source):
+    if not file_system(source).isdir(source):
         raise UserError(f"{source}: the files of the release are gone; run the pipeline again")
     digest = destination.tree_digest(source)
     known = [
@@ -185,7 +185,3 @@ def _checked_digest(ledger: Ledger, release: Release, name: str, source: str) ->
     if known and digest != known[0]:
         raise UserError(f"{source}: its files are not those that were blessed and pushed; run the pipeline again")
     return digest
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or getattr(error, "message", None) or error).splitlines()[0]

@@ -7,9 +7,9 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-import tensorflow as tf
 from rich.table import Table
 
+from components.file_systems import file_errors, file_system
 from pipeline.destinations import live_pushes
 from pipeline.ledger import Ledger, Push
 from pipeline.metadata import ComponentRun, Metadata
@@ -105,8 +105,9 @@ def _states(pushes: Sequence[Push]) -> dict[str, str]:
         try:
             live = live_pushes(here, {"": directory})[""]
             for push in here:
-                states[push.path] = "live" if push is live else "there" if tf.io.gfile.isdir(push.path) else "removed"
-        except (OSError, tf.errors.OpError):
+                is_there = push is live or file_system(directory).isdir(push.path)
+                states[push.path] = "live" if push is live else "there" if is_there else "removed"
+        except file_errors():
             states |= {push.path: "not reachable" for push in here}
     return states
 

@@ -13,13 +13,12 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-import tensorflow as tf
-
+from components.file_systems import file_errors, file_system
 from trainer_module.bundle_files import DESCRIPTION_FILE, LABELS_FILE, TFLITE_FILE
 from trainer_module.uri import is_remote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 # Model servers look only at directories whose name is a number.
 _STAGING_PREFIX = ".staging-"
@@ -95,7 +94,7 @@ def publish(source: str, base: str, version: int) -> str:
     Raises:
         RuntimeError: There is nothing to copy that a server would load.
         FileExistsError: The version exists.
-        OSError, tf.errors.OpError: The destination cannot be written, or has other bytes than the source afterwards;
+        `file_errors`: The destination cannot be written, or has other bytes than the source afterwards;
             nothing of the version is left there.
     """
     if not _is_whole(source):
@@ -104,16 +103,16 @@ def publish(source: str, base: str, version: int) -> str:
             f"{source}: holds no files that a server loads ({' or '.join(_LAST_FILES)}); nothing was pushed"
         )
     target = posixpath.join(base, str(version))
-    if tf.io.gfile.exists(target):
+    if file_system(target).exists(target):
         raise FileExistsError(f"{target} exists already")
     _remove_leftovers(base)
     written = target if is_remote(base) else posixpath.join(base, _hidden_name(_STAGING_PREFIX))
     try:
         copy_files(source, written)
         if written != target:
-            tf.io.gfile.rename(written, target)
+            file_system(target).rename(written, target)
     except BaseException:
-        if tf.io.gfile.exists(written):
+        if file_system(written).exists(written):
             _remove_tree(written)
         raise
     return target
@@ -127,12 +126,12 @@ def copy_files(source: str, target: str) -> None:
         target: Directory, made if need be.
 
     Raises:
-        OSError, tf.errors.OpError: The copy cannot be written, or is not what was to be copied.
+        `file_errors`: The copy cannot be written, or is not what was to be copied.
     """
     for name in sorted(_files(source), key=lambda name: (name in _LAST_FILES, name)):
         original, copy = posixpath.join(source, name), posixpath.join(target, name)
-        tf.io.gfile.makedirs(posixpath.dirname(copy))
-        tf.io.gfile.copy(original, copy, overwrite=True)
+        file_system(copy).makedirs(posixpath.dirname(copy))
+        file_system(original, copy).copy(original, copy, overwrite=True)
         # One by one, so that the last file is never seen beside one that is not what it should be.
         if _file_digest(copy) != _file_digest(original):
             raise OSError(errno.EIO, "the copy is not what was to be copied", copy)
@@ -159,16 +158,16 @@ def remove(directory: str) -> None:
     doomed = directory
     if not is_remote(directory):
         doomed = posixpath.join(posixpath.dirname(directory), _hidden_name(_REMOVED_PREFIX))
-        tf.io.gfile.rename(directory, doomed)
+        file_system(directory).rename(directory, doomed)
     _remove_tree(doomed)
 
 
 def _remove_tree(directory: str) -> None:
     """Removes a directory; first that without which nobody takes what a kill leaves of it for a version."""
     for path in (posixpath.join(directory, name) for name in _LAST_FILES):
-        if tf.io.gfile.exists(path):
-            tf.io.gfile.remove(path)
-    tf.io.gfile.rmtree(directory)
+        if file_system(path).exists(path):
+            file_system(path).remove(path)
+    file_system(directory).rmtree(directory)
 
 
 def _remove_leftovers(base: str) -> None:
@@ -180,9 +179,9 @@ def _remove_leftovers(base: str) -> None:
     for name, at in begun.items():
         directory = posixpath.join(base, name)
         # No reason not to push: it may be another user's, and a run beside this one may remove it too.
-        with contextlib.suppress(OSError, tf.errors.OpError):
+        with contextlib.suppress(*file_errors()):
             if at < time.time() - _LEFTOVER_SECONDS and (_HIDDEN.fullmatch(name) or _is_half(directory)):
-                tf.io.gfile.rmtree(directory)
+                file_system(directory).rmtree(directory)
 
 
 def _hidden_name(prefix: str) -> str:
@@ -191,17 +190,21 @@ def _hidden_name(prefix: str) -> str:
 
 
 def _is_whole(directory: str) -> bool:
-    return any(tf.io.gfile.exists(posixpath.join(directory, name)) for name in _LAST_FILES)
+    return _has_any(directory, _LAST_FILES)
 
 
 def _is_half(directory: str) -> bool:
     """Tells whether something of a model is there, but not what is copied last."""
-    begun = any(tf.io.gfile.exists(posixpath.join(directory, name)) for name in _FIRST_FILES)
-    return begun and not _is_whole(directory)
+    return _has_any(directory, _FIRST_FILES) and not _is_whole(directory)
+
+
+def _has_any(directory: str, names: Iterable[str]) -> bool:
+    return any(file_system(directory).exists(posixpath.join(directory, name)) for name in names)
 
 
 def _names(base: str) -> list[str]:
-    return [name.rstrip("/") for name in tf.io.gfile.listdir(base)] if tf.io.gfile.isdir(base) else []
+    files = file_system(base)
+    return [name.rstrip("/") for name in files.listdir(base)] if files.isdir(base) else []
 
 
 def tree_digest(directory: str) -> str:
@@ -221,7 +224,7 @@ def who() -> str:
 
 
 def _file_digest(path: str) -> str:
-    with tf.io.gfile.GFile(path, "rb") as stream:
+    with file_system(path).open(path, "rb") as stream:
         return hashlib.sha256(stream.read()).hexdigest()
 
 
@@ -230,6 +233,6 @@ def _files(directory: str) -> list[str]:
     root = directory.rstrip("/")
     return [
         posixpath.join(folder, name)[len(root) :].lstrip("/")
-        for folder, _, names in tf.io.gfile.walk(root)
+        for folder, _, names in file_system(root).walk(root)
         for name in names
     ]

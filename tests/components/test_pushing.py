@@ -29,6 +29,7 @@ from pipeline.pushing import push, rollback
 from pipeline.status import push_table, pushes
 from pipeline.verification import verify
 from pipeline.workspace import Workspace
+from tests.commands import trimline_without_tensorflow
 from trainer_module.errors import UserError
 
 pytestmark = pytest.mark.component
@@ -124,6 +125,19 @@ def test_a_rollback_makes_the_release_before_live_under_a_new_version(run):
     assert run.live() == _both("second")
     for name, directory in run.directories.items():
         assert destination.versions(directory)[:-1] == before[name]
+
+
+def test_status_push_and_rollback_need_no_tensorflow(run, tmp_path):
+    """It takes seconds to load, and nobody who goes back to a release that worked has seconds to spare."""
+    there = str(tmp_path / "there")
+    for words in (["status"], ["push", "--to", there], ["rollback"]):
+        done = trimline_without_tensorflow(*words, "--output", run.workspace.root)
+        assert done.returncode == 0, done.stderr
+    assert run.live() == _both("second")
+    assert run.live(below(there)) == _both("third")
+    refused = trimline_without_tensorflow("push", "--to", "/dev/null/x", "--output", run.workspace.root)
+    assert refused.returncode == 2
+    assert "/dev/null/x/tflite: cannot be written, nothing was pushed: Not a directory" in refused.stderr
 
 
 def test_rollbacks_go_back_step_by_step_to_the_first_release_and_no_further(run):

@@ -14,6 +14,7 @@ from tfx.utils import json_utils, proto_utils
 from components.atomic_pusher import destination
 from components.atomic_pusher.executor import Executor as PusherExecutor
 from components.baseline_resolver.strategy import LatestReleasedStrategy
+from components.file_systems import file_system
 
 pytestmark = pytest.mark.component
 
@@ -142,13 +143,14 @@ def test_a_version_appears_whole_or_with_its_last_file_last(tmp_path, monkeypatc
         (source / name).write_bytes(b"x")
     base = f"ram://{tmp_path.name}/watched" if remote else str(tmp_path / "watched")
     seen = []
-    copy = tf.io.gfile.copy
+    files = file_system(base)
+    copy = files.copy
 
     def copy_and_look(*arguments, **options):
         copy(*arguments, **options)
         seen.append([tf.io.gfile.exists(f"{base}/7/{name}") for name in ("a.txt", "saved_model.pb")])
 
-    monkeypatch.setattr(tf.io.gfile, "copy", copy_and_look)
+    monkeypatch.setattr(files, "copy", copy_and_look)
     destination.publish(str(source), base, 7)
     assert tf.io.gfile.exists(f"{base}/7/saved_model.pb")
     # A server that watched the copying saw nothing, or no saved_model.pb before the last moment.
@@ -225,14 +227,15 @@ def test_a_copy_that_is_not_what_was_blessed_is_no_version(tmp_path, monkeypatch
     for name in ("saved_model.pb", "a.txt"):
         _write(str(source / name), "bytes")
     base = f"ram://{tmp_path.name}/{altered}" if remote else str(tmp_path / "watched")
-    copy = tf.io.gfile.copy
+    files = file_system(base)
+    copy = files.copy
 
     def copy_badly(original, target, **options):
         copy(original, target, **options)
         if target.endswith(altered):
             _write(target, "bytfs")
 
-    monkeypatch.setattr(tf.io.gfile, "copy", copy_badly)
+    monkeypatch.setattr(files, "copy", copy_badly)
     with pytest.raises(OSError, match="not what was to be copied"):
         destination.publish(str(source), base, 7)
     assert tf.io.gfile.listdir(base) == []

@@ -17,6 +17,7 @@ from pipeline import launch
 from pipeline.cli import app
 from pipeline.config import PipelineSettings, PushSettings
 from pipeline.workspace import Workspace
+from tests.commands import trimline_without_tensorflow
 from trainer_module.errors import UserError
 
 TRIMLINE = Path(sys.executable).with_name("trimline")
@@ -52,6 +53,23 @@ def test_every_command_explains_itself(words):
     assert "Usage: trimline " + " ".join(words) in result.stdout
     # It is written in Markdown, of which nothing may be left.
     assert [mark for mark in ("[bold]", "**", "`") if mark in result.stdout] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["data", "check", "absent"], "absent: no such folder"),
+        (["compress", "--model", "absent", "--data", "."], "absent: there is no such model"),
+        (["compress", "--model", ".", "--labels", "absent"], "absent: cannot be read (No such file or directory)"),
+    ],
+    ids=lambda each: " ".join(each) if isinstance(each, list) else None,
+)
+def test_what_is_not_there_is_said_before_tensorflow_is_loaded(words, reason, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused = trimline_without_tensorflow(*words)
+    assert refused.returncode == 2
+    assert reason in refused.stderr
+    assert refused.stderr.count("\n") == 1
 
 
 def test_a_missing_data_folder(tmp_path):
@@ -101,7 +119,7 @@ def test_settings_of_another_version(tmp_path):
     assert str(tmp_path / "settings.json") in _refused("rollback", "--output", tmp_path)
 
 
-@pytest.mark.parametrize("command", [("ladder",), ("compress", "--model", "trained.keras")], ids=lambda words: words[0])
+@pytest.mark.parametrize("command", [("ladder",), ("compress", "--model", __file__)], ids=lambda words: words[0])
 def test_what_does_not_push_leaves_the_destinations_of_the_runs(tmp_path, monkeypatch, command):
     def stop(*_, **__):
         raise UserError("far enough")

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from components.image_example_gen.engine.check import check as check_folder
 from components.image_example_gen.engine.decoding import LoadedImage, Rejected, load_image
+from components.image_example_gen.engine.listing import list_images
 from components.image_example_gen.engine.quarantine import printable
 from components.image_example_gen.engine.settings import IngestSettings
 from serving.jpeg_scans import has_more_scans
@@ -199,7 +200,7 @@ def test_scans_are_counted_up_to_the_end_of_the_picture() -> None:
 def test_five_thousand_classes(tmp_path: Path) -> None:
     write_tree(tmp_path, {f"class {number:04d}": 1 for number in range(4_999)}, 8, 8)
     write_tree(tmp_path, {"class 4999": 3}, 8, 8, first=5_000)
-    finding = check_folder(tmp_path, IngestSettings(), lambda *_: None)
+    finding = check_folder(list_images(tmp_path), IngestSettings(), lambda *_: None)
     assert finding.refusal is None
     assert len(finding.outcome.statistics.splits["train"]) == 5_000
     assert sum(map(len, finding.outcome.statistics.splits.values())) == 5_002

@@ -278,7 +278,7 @@ def test_fewer_than_two_surviving_classes_stop_the_run(tmp_path: Path) -> None:
 def test_images_without_permission_leave_the_splits_as_they_are() -> None:
     photos = {"train/a": 20, "train/b": 20, "test/a": 1, "test/b": 1}
     with closed_tree(photos, "test/*/*") as root, without_privileges():
-        refusal = check(root, IngestSettings(), lambda *_: None).refusal
+        refusal = check(list_images(root), IngestSettings(), lambda *_: None).refusal
     assert refusal is not None
     assert "no image is left for the test split" in refusal
     assert "; 2 images cannot be used, first: test/a/000.jpg: cannot be read (Permission denied); test/b" in refusal
@@ -286,7 +286,7 @@ def test_images_without_permission_leave_the_splits_as_they_are() -> None:
 
 def test_a_class_without_permission_is_named_with_the_reason() -> None:
     with closed_tree({"cat": 5, "dog": 2, "owl": 5}, "dog/*") as root, without_privileges():
-        outcome = check(root, IngestSettings(), lambda *_: None).outcome
+        outcome = check(list_images(root), IngestSettings(), lambda *_: None).outcome
     assert "classes without a readable image, left out: dog" in outcome.statistics.warnings
     assert [(item.path, item.reason) for item in outcome.quarantined] == [
         ("dog/000.jpg", "cannot be read (Permission denied)"),

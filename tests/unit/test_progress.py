@@ -209,7 +209,7 @@ def test_what_a_killed_compression_has_left_is_not_told_as_new(tmp_path, monkeyp
         raise UserError("far enough")
 
     monkeypatch.setattr(launch, "run_module", work)
-    result = CliRunner().invoke(app, ["compress", "--model", "trained.keras", "--output", str(tmp_path)])
+    result = CliRunner().invoke(app, ["compress", "--model", __file__, "--output", str(tmp_path)])
     assert str(result.exception) == "far enough"
     assert result.stdout == ""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.image_example_gen.engine import report, verdict
-from components.image_example_gen.engine.listing import list_images
+from components.image_example_gen.engine.listing import Listing
 from components.image_example_gen.engine.settings import IngestSettings
 from components.image_example_gen.engine.shards import plan_chunks, read_chunk
 from components.image_example_gen.engine.statistics import Outcome, summarise
@@ -26,21 +26,17 @@ class Finding:
     refusal: str | None
 
 
-def check(root: Path, settings: IngestSettings, progress: Callable[[int, int], None]) -> Finding:
+def check(listing: Listing, settings: IngestSettings, progress: Callable[[int, int], None]) -> Finding:
     """Reads every image of a data folder as ingest does, and writes nothing there.
 
     Args:
-        root: the data folder.
+        listing: what lies in the folder.
         settings: limits and fractions.
         progress: is called with the number of images that were read so far, and of all.
 
     Returns:
         What ingest would say.
-
-    Raises:
-        UserError: the folder cannot be read, or does not hold images of at least two classes.
     """
-    listing = list_images(root)
     with tempfile.TemporaryDirectory() as folder:
         read = 0
         with Path(folder, report.SHARDS_PREFIX + report.SHARDS_SUFFIX).open("w", encoding="utf-8") as file:
