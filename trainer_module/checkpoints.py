@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import tensorflow as tf
 import tf_keras as keras
 
-from trainer_module.model_state import build_optimizer, random_generators
+from trainer_module.model_state import create_variables, random_generators
 from trainer_module.state import Record, TrainingState
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def restore(directory: str, state: TrainingState) -> bool:
     path = tf.train.latest_checkpoint(directory)
 
     def read() -> bool:
-        build_optimizer(state.model)
+        create_variables(state.model)
         _checkpoint(state).restore(path).assert_existing_objects_matched()
         return True
 

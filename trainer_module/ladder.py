@@ -18,6 +18,7 @@ from trainer_module.architectures import require_input_size
 from trainer_module.batches import batch_size
 from trainer_module.epoch_clock import EpochClock
 from trainer_module.inference import Inference, Predictor
+from trainer_module.model_state import create_variables
 from trainer_module.models import build_model
 from trainer_module.settings import ProgressiveResizingSettings, SamSettings
 from trainer_module.training import compiled_model
@@ -176,7 +177,9 @@ class _Ladder:
             return compiled_model(settings, self._classes, self.steps, how, self._strategy)
 
         if rung.how is not None:
-            return _Climber(rung, rung.how, None, build(rung.how))
+            model = build(rung.how)
+            create_variables(model)
+            return _Climber(rung, rung.how, None, model)
         total_steps = self.steps * settings.trainer.epochs
         choice, model = acceleration.choose(settings.acceleration, build, self._batch, total_steps, self._strategy)
         return _Climber(rung, choice.chosen, choice, model)

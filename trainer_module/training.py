@@ -18,6 +18,7 @@ from trainer_module import acceleration, checkpoints, distillation, optimization
 from trainer_module.batches import Batches
 from trainer_module.callbacks import EpochKeeper, EpochProgress, WeightAverage, replay_history
 from trainer_module.errors import UserError
+from trainer_module.model_state import create_variables
 from trainer_module.models import build_model
 from trainer_module.progress import TRAINER, report
 from trainer_module.progressive_resizing import ProgressiveSizes, ResizingModel
@@ -252,6 +253,7 @@ def _fit(job: _Job, state: TrainingState, batches: Batches, progress: EpochProgr
         callbacks.append(WeightAverage())
     if _is_chief(job.strategy):
         callbacks.append(progress)
+    create_variables(state.model)
     with _writable(job) as directory:
         if directory is not None:
             callbacks.append(checkpoints.CheckpointWriter(directory, state))

@@ -19,6 +19,7 @@ from trainer_module import acceleration, optimization
 from trainer_module.batches import Batches
 from trainer_module.callbacks import EpochProgress
 from trainer_module.distillation import DistilledModel
+from trainer_module.model_state import create_variables
 from trainer_module.progress import COMPRESSION, report
 from trainer_module.repeatability import make_repeatable
 
@@ -228,6 +229,7 @@ class FineTuner:
     ) -> None:
         started = time.monotonic()
         taught = self._compiled(model, plan)
+        create_variables(taught)
         in_time = _InTime(self.deadline, plan.schedule.epochs)
         history = taught.fit(
             self._batches.training(0),
