@@ -1,6 +1,7 @@
 # make run      sets everything up and runs the pipeline on the embedded digits
 # make test     sets everything up, checks the style and runs all tests but those of test-long
-# make test-long  those: the steps of kubeflow/Dockerfile in a clean folder and what they make; runs that are killed
+# make test-long  those: the steps of kubeflow/Dockerfile in a clean folder and what they make; a whole run on Kubeflow;
+#                 runs that are killed; sabotaged releases like those that make test has
 # make unit     only the tests that take less than two minutes
 # make setup    only makes .venv
 # make lock     rebuilds requirements.lock from pyproject.toml

@@ -135,7 +135,10 @@ class Converter:
         quantization = quantizer.Quantizer(self._float32_bytes, recipes.get_quantization_recipe())
         known = ranges.get_model_qsvs() | _kernel_ranges(self._float32_bytes)
         quantized = bytes(quantization.quantize(known).quantized_model)
-        return quantized if self._end_type == tf.float32 else modify_model_io_type(quantized, tf.uint8, tf.uint8)
+        if self._end_type == tf.float32:
+            return quantized
+        # It writes the weights of large models behind the FlatBuffer, where TensorFlow's utility would lose them.
+        return modify_model_io_type(packing.pack(packing.unpack(quantized)), tf.uint8, tf.uint8)
 
     def _converter(self, *optimizations: tf.lite.Optimize) -> tf.lite.TFLiteConverter:
         converter = tf.lite.TFLiteConverter.from_saved_model(self._saved_model)

@@ -74,7 +74,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 def trained_model() -> keras.Model:
     keras.utils.set_random_seed(0)
-    network = build_model(ModelSettings(width=0.25), IMAGE_SIZE, len(CLASS_NAMES))
+    network = build_model(ModelSettings(architecture="separable", width=0.25), IMAGE_SIZE, len(CLASS_NAMES))
     network.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
     images, labels = striped_images(128, IMAGE_SIZE)
     network.fit(images.astype(np.float32), labels, batch_size=32, epochs=4, verbose=0)

@@ -250,7 +250,8 @@ def test_a_gate_that_is_not_met_refuses_and_pushes_nothing(photos, tmp_path):
         for index in range(60):
             Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(data / name / f"{index}.png")
     before = sorted((out / "pushed").rglob("*"))
-    options = ("--set", "data.image_size=32", "--set", "gate.min_accuracy=0.95", "--set", "trainer.epochs=1")
+    options = ("data.image_size=32", "gate.min_accuracy=0.95", "trainer.epochs=1", "acceleration.mode=manual")
+    options = [word for option in options for word in ("--set", option)]
     result = trimline("run", "--data", data, "--output", out, *PLAIN, *options, "--verbose")
     assert result.returncode == 3, result.stdout + result.stderr
     assert (out / "logs" / "run.log").read_text() in result.stderr
@@ -317,9 +318,10 @@ def test_a_pushed_model_is_compressed_again(digits, tmp_path):
     out, _, summary, _ = digits
     model = summary["pushed"][0]["path"]
     wanted = ("--set", "compression.stages=[qat]", "--set", "compression.bits=[4]")
+    wanted += ("--set", "compression.epochs=2")
     result = trimline("compress", "--model", model, "--data", out / "digits", "--output", tmp_path, *wanted)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert re.search(r"^Compression: fine-tuning qat_int4, epoch \d/3, loss ", result.stdout, re.MULTILINE)
+    assert re.search(r"^Compression: fine-tuning qat_int4, epoch \d/2, loss ", result.stdout, re.MULTILINE)
     report = json.loads((tmp_path / "compressed/report.json").read_text())
     assert report["parent"]["validation_accuracy"] > 0.9
     assert f"Selected: {report['selected']}" in result.stdout

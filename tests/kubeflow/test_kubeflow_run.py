@@ -30,6 +30,8 @@ pytestmark = [
     pytest.mark.skipif(not pods_are_possible(), reason="this machine gives processes no mount namespace of their own"),
 ]
 
+# Of some eighteen pods; ingest alone takes two.
+whole_run = pytest.mark.long
 LOOKED_UP_EVERY_TIME = {"DataFingerprint", "PushedBaseline"}
 # What trimline run does, up to where the model is made.
 TO_COMPRESSION = """
@@ -70,12 +72,18 @@ def first(cluster, package):
 
 
 @pytest.fixture(scope="module")
+def ingested(cluster, package):
+    return cluster.backend.run(package, last_task="ImageExampleGen")
+
+
+@pytest.fixture(scope="module")
 def refused(cluster, first, tmp_path_factory):
     """The same once more, but that nothing is good enough."""
     settings = QUICK | ON_KUBEFLOW | {"gate.min_accuracy": 1.0}
     return cluster.backend.run(compiled(tmp_path_factory.mktemp("refused"), settings))
 
 
+@whole_run
 def test_every_task_succeeds_and_both_artifacts_are_pushed(cluster, first):
     failed = {name: first.logs[name][-2000:] for name, task in first.tasks.items() if task.state != SUCCEEDED}
     assert failed == {}
@@ -85,6 +93,7 @@ def test_every_task_succeeds_and_both_artifacts_are_pushed(cluster, first):
     assert sorted(path.name for path in tflite.iterdir()) == ["labels.txt", "model.json", "model.tflite"]
 
 
+@whole_run
 def test_a_task_that_is_killed_is_tried_again_and_goes_on_where_it_was(first):
     attempts = {name: task.attempts for name, task in first.tasks.items()}
     assert attempts.pop("Trainer") == 2
@@ -92,6 +101,7 @@ def test_a_task_that_is_killed_is_tried_again_and_goes_on_where_it_was(first):
     assert "the training goes on after epoch" in first.logs["Trainer"]
 
 
+@whole_run
 def test_no_path_of_a_pod_leaves_it(first):
     for name, task in first.tasks.items():
         text = json.dumps([task.artifacts, task.parameters])
@@ -100,12 +110,14 @@ def test_no_path_of_a_pod_leaves_it(first):
     assert current == first.tasks["Compression"].artifacts["tflite_model"]["uri"]
 
 
+@whole_run
 def test_the_first_release_has_nothing_to_be_compared_with(first):
     assert first.tasks["PushedBaseline"].parameters == {"saved_model_version": "", "tflite_version": ""}
     checks = json.loads(_file(first, "ReleaseGate", "report", "gates.json"))["checks"]
     assert {check["verdict"] for check in checks} == {"passed", "not judged"}
 
 
+@whole_run
 def test_the_pushed_model_answers_as_one_that_beam_ran(cluster, first, tmp_path):
     digits = cluster.photos / "digits"
     workspace = Workspace(tmp_path / "out")
@@ -129,6 +141,7 @@ def test_the_pushed_model_answers_as_one_that_beam_ran(cluster, first, tmp_path)
     np.testing.assert_allclose(ours, theirs, atol=0.1)
 
 
+@whole_run
 def test_the_serving_manifest_starts_a_server_on_what_was_pushed(cluster, first, tmp_path):
     deployment = next(
         each
@@ -157,6 +170,7 @@ def test_the_serving_manifest_starts_a_server_on_what_was_pushed(cluster, first,
         server.join()
 
 
+@whole_run
 def test_what_was_done_before_comes_from_the_cache(refused):
     states = {name: task.state for name, task in refused.tasks.items()}
     for name in ("ImageExampleGen", "Transform", "Trainer", "Compression", "BaselineModels"):
@@ -164,6 +178,7 @@ def test_what_was_done_before_comes_from_the_cache(refused):
     assert {states[name] for name in LOOKED_UP_EVERY_TIME} == {SUCCEEDED}
 
 
+@whole_run
 def test_what_the_gates_refuse_is_not_pushed(cluster, refused):
     assert refused.succeeded
     assert refused.tasks["ReleaseGate"].parameters == {"verdict": "refused"}
@@ -171,7 +186,15 @@ def test_what_the_gates_refuse_is_not_pushed(cluster, refused):
     assert len(cluster.pushed("tflite")) == len(cluster.pushed("saved_model")) == 1
 
 
-def test_changed_photos_are_not_taken_from_the_cache(cluster, first, package):
+def test_what_ingest_found_is_in_the_object_store(ingested):
+    assert ingested.succeeded, ingested.logs
+    examples = ingested.tasks["ImageExampleGen"].artifacts["examples"]
+    assert "/minio/" not in json.dumps(examples)
+    splits = {name.partition("/")[0] for name in ingested.store.files(examples["uri"])}
+    assert {"Split-train", "Split-validation", "Split-test"} <= splits
+
+
+def test_changed_photos_are_not_taken_from_the_cache(cluster, ingested, package):
     a_photo = next((cluster.photos / "digits" / "3").iterdir())
     before = a_photo.stat().st_mtime_ns
     try:
@@ -184,7 +207,7 @@ def test_changed_photos_are_not_taken_from_the_cache(cluster, first, package):
     assert again.tasks["ImageExampleGen"].state == CACHED
 
 
-def test_photos_that_are_not_there_are_named_and_nothing_goes_on(cluster, first, package):
+def test_photos_that_are_not_there_are_named_and_nothing_goes_on(cluster, package):
     shutil.move(cluster.photos / "digits", cluster.photos / "elsewhere")
     try:
         run = cluster.backend.run(package.replace("maxRetryCount: 2", "maxRetryCount: 0"), last_task="SchemaGen")

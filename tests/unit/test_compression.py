@@ -126,6 +126,17 @@ def test_labels_are_inside_every_file(result: Result) -> None:
         assert zipfile.ZipFile(path).read("labels.txt").decode() == "red\ngrün\nblue\n"
 
 
+@pytest.mark.parametrize("variant", sorted(INTEGER_VARIANTS))
+def test_the_weights_of_a_large_network_are_in_its_file(variant: str, tmp_path: Path) -> None:
+    """More than a megabyte of them is written behind the FlatBuffer by LiteRT's quantizer."""
+    network = build_model(ModelSettings(architecture="naive", width=0.5), IMAGE_SIZE, CLASSES)
+    content = Converter(network, TRAIN.images[:16], tmp_path / "traced").convert(variant)
+    assert len(content) > 2**20
+    (tmp_path / "model.tflite").write_bytes(content)
+    answers = TFLiteClassifier(tmp_path / "model.tflite").predict(TRAIN.images[:16])
+    np.testing.assert_allclose(answers, network.predict(TRAIN.images[:16].astype(np.float32), verbose=0), atol=0.02)
+
+
 def test_integer_variants_take_floats_if_wanted(model: keras.Model, tmp_path: Path) -> None:
     found = run(model, tmp_path, input_type="float32")
     assert dropped(found) == {}
