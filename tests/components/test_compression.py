@@ -77,7 +77,7 @@ def trained_model() -> keras.Model:
     network = build_model(ModelSettings(architecture="separable", width=0.25), IMAGE_SIZE, len(CLASS_NAMES))
     network.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
     images, labels = striped_images(128, IMAGE_SIZE)
-    network.fit(images.astype(np.float32), labels, batch_size=32, epochs=12, verbose=0)
+    network.fit(images.astype(np.float32), labels, batch_size=32, epochs=20, verbose=0)
     return network
 
 
