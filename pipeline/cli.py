@@ -219,13 +219,14 @@ def compress(
     selected, of nearly as small ones the most accurate. Leaves OUTPUT/compressed/: report.json, variants/, tflite/ (the
     selected bundle) and saved_model/. A compression that was killed goes on where it was.
     """
-    from pipeline.class_order import read_labels
     from pipeline.compress import ALLOW_CODE, LABELS, REPORT_FILE, require_there
     from pipeline.compression_view import CompressionProgress, compression_table
     from pipeline.launch import run_module
 
     require_there(model)
     if labels:
+        from pipeline.class_order import read_labels
+
         read_labels(labels)
     terminal = Terminal(quiet=quiet, verbose=verbose, as_json=as_json)
     with _prepared(data, output, config, assignments, pushes=False) as (workspace, lock):

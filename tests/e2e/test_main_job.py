@@ -317,8 +317,8 @@ def test_two_runs_on_one_output_at_once_are_refused(tmp_path, digits):
 def test_a_pushed_model_is_compressed_again(digits, tmp_path):
     out, _, summary, _ = digits
     model = summary["pushed"][0]["path"]
-    wanted = ("--set", "compression.stages=[qat]", "--set", "compression.bits=[4]")
-    wanted += ("--set", "compression.epochs=2")
+    options = ("compression.stages=[qat]", "compression.bits=[4]", "compression.epochs=2")
+    wanted = [word for option in options for word in ("--set", option)]
     result = trimline("compress", "--model", model, "--data", out / "digits", "--output", tmp_path, *wanted)
     assert result.returncode == 0, result.stdout + result.stderr
     assert re.search(r"^Compression: fine-tuning qat_int4, epoch \d/2, loss ", result.stdout, re.MULTILINE)
